@@ -1,0 +1,47 @@
+"""whitebench: the benchmark suite for transformers whose layers claim to do something one can write down.
+
+This is the plugin author's one import: the Specs, the words they use, and the hook marker.
+"""
+
+from whitebench.errors import MissingExtraError, TaskDataError, WhitebenchError
+from whitebench.hookspecs import hookimpl
+from whitebench.space import Choice, FloatRange, IntRange
+from whitebench.specs import (
+    Layout,
+    MetricContext,
+    MetricSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    Reading,
+    Reference,
+    Samples,
+    Shape,
+    Split,
+    TaskSpec,
+    Trace,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Choice",
+    "FloatRange",
+    "IntRange",
+    "Layout",
+    "MetricContext",
+    "MetricSpec",
+    "MissingExtraError",
+    "ModelSpec",
+    "ObjectiveSpec",
+    "Reading",
+    "Reference",
+    "Samples",
+    "Shape",
+    "Split",
+    "TaskDataError",
+    "TaskSpec",
+    "Trace",
+    "WhitebenchError",
+    "__version__",
+    "hookimpl",
+]

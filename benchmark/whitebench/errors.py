@@ -1,0 +1,77 @@
+"""What goes wrong, said to a person: what happened, to whom, and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class WhitebenchError(ValueError):
+    """A mistake that its maker can mend; the command line prints its text and exits with 2."""
+
+
+class UnknownNameError(WhitebenchError):
+    """A name that nobody registered."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(set(known))
+        listing = ", ".join(known) if known else "none"
+        super().__init__(f"unknown {kind} {name!r}{near_misses(name, known)} (known: {listing})")
+
+
+class DuplicateNameError(WhitebenchError):
+    """One name with two owners."""
+
+
+class OptionError(WhitebenchError):
+    """An option in a name that its Spec does not take."""
+
+
+class SuiteError(WhitebenchError):
+    """A suite file, or an override of it, that does not say a benchmark."""
+
+
+class PluginError(WhitebenchError):
+    """A plugin that could not be loaded or hands over something that is no Spec."""
+
+
+class TaskDataError(WhitebenchError):
+    """Data that is not what its task's Spec says it is."""
+
+
+class TraceError(WhitebenchError):
+    """A trace that names modules the model does not have, or that no forward pass reached."""
+
+
+class StoreError(WhitebenchError):
+    """A store that cannot be opened, read or written."""
+
+
+class LostResultError(StoreError):
+    """A finished cell whose result is no longer in the store as it was written."""
+
+
+class AlreadyRunningError(WhitebenchError):
+    """A suite that another process is running on the same store."""
+
+
+class DivergedError(RuntimeError):
+    """A loss that is not a finite number."""
+
+
+class MetricError(RuntimeError):
+    """A metric that ranks a suite and gives no number."""
+
+
+class MissingExtraError(WhitebenchError):
+    """A library that this item needs and that is not installed; the message names the command."""
+
+
+def near_misses(name: str, known: Iterable[str]) -> str:
+    """Return `, did you mean 'x' or 'y'?` for the known names closest to `name`, case aside, or nothing."""
+    by_folded = {one.casefold(): one for one in known}
+    close = [by_folded[one] for one in difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)]
+    return f", did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

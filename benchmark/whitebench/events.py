@@ -1,0 +1,106 @@
+"""What happens while a suite runs, told to the screen, to the log and to every plugin that observes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+FitPurpose: TypeAlias = Literal["trial", "cell"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteStarted:
+    """A `run` has planned its work."""
+
+    suite: str
+    cells: tuple[str, ...]
+    """Names of the cells still to do, `SUITE/CONTESTANT/TASK/SEED`."""
+    done: tuple[str, ...]
+    """Names of the cells that the store already holds."""
+    trials_owed: Mapping[str, int]
+    """How many tuning trials are still to run, by `SUITE/CONTESTANT/TASK`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitStarted:
+    """A fit's process has begun: a tuning trial, or the fit of a cell."""
+
+    fit: str
+    """`SUITE/CONTESTANT/TASK/trial-2` or a cell's name."""
+    purpose: FitPurpose
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochEnded:
+    """One epoch of a fit has been trained and validated."""
+
+    fit: str
+    purpose: FitPurpose
+    epoch: int
+    """Counted from 1."""
+    epochs: int
+    validation: float
+    """The suite's primary metric on the validation split."""
+    train_loss: float
+    validation_loss: float
+    learning_rate: float
+    gradient_norm: float
+    """Mean over the epoch's steps of the global norm before clipping."""
+    seconds: float
+    """Wall time of the epoch's training, validation left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestOpened:
+    """A cell's fit is done, its choice is stored, and the test split is being read."""
+
+    cell: str
+    openings: int
+    """How often this contestant's test split of this task has been opened in the whole store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEnded:
+    """A tuning trial has ended."""
+
+    fit: str
+    state: Literal["complete", "pruned", "failed"]
+    validation: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellFinished:
+    """A cell's result is in the store."""
+
+    cell: str
+    primary: float | None
+    """The suite's primary metric on the test split."""
+    run_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellFailed:
+    """A cell yielded nothing; the suite goes on."""
+
+    cell: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteEnded:
+    """A `run` has nothing left to do, or was interrupted."""
+
+    suite: str
+    finished: int
+    failed: int
+    is_interrupted: bool
+    seconds: float
+
+
+Event: TypeAlias = (
+    SuiteStarted | FitStarted | EpochEnded | TrialEnded | TestOpened | CellFinished | CellFailed | SuiteEnded
+)

@@ -1,0 +1,276 @@
+"""What a plugin hands over: a Spec for each model, task, metric and objective, and the words they use.
+
+A Spec is a frozen, keyword-only value. Nothing here imports torch, so that a plugin's Specs can be
+listed without paying for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from whitebench.errors import PluginError, near_misses
+from whitebench.space import Space
+
+if TYPE_CHECKING:
+    import torch
+    import torchmetrics
+    from torch import Tensor
+
+Direction: TypeAlias = Literal["higher", "lower", "none"]
+"""Which way is better; `none` where neither is."""
+
+Shape: TypeAlias = tuple[int, ...]
+"""One sample's shape without the batch, for images `(channels, height, width)`."""
+
+Split: TypeAlias = Literal["train", "validation", "test"]
+
+OBJECTIVE_NEEDS = ("features", "logits", "targets")
+"""What an objective may ask for."""
+
+Hyperparameters: TypeAlias = Mapping[str, float | int | str]
+"""Chosen values by name, e.g. `{"learning_rate": 1e-3, "model.eta": 0.1}`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Where a definition comes from, and what was published with it."""
+
+    title: str
+    url: str
+    commit: str = ""
+    """The commit of the released code that was read, where there is one."""
+    published: Mapping[str, float] = field(default_factory=dict)
+    """Published numbers by what they measure, e.g. `{"imagenet-1k top-1, T/16, %": 66.7}`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a model's traced tensors are to be read."""
+
+    heads: int = 1
+    scale: float = 1.0
+    """What attention logits are multiplied by, usually 1/sqrt(head width)."""
+    prefix_tokens: int = 0
+    """How many tokens stand before the patches (a class token is one)."""
+    is_tied: bool = False
+    """Whether queries, keys and values share one projection."""
+
+
+Trace: TypeAlias = "Mapping[str, Sequence[Tensor]]"
+"""What a model let us see in one forward pass: per kind of tensor, one tensor per layer."""
+
+TracePatterns: TypeAlias = Mapping[str, str]
+"""Per kind of tensor, the pattern of the modules that yield it, e.g. `{"codes": "blocks.*.ista"}`.
+
+`blocks.*.norm:in` means those modules' first input, `blocks.*.attention.project.weight:param` a weight.
+A `*` stands for one part of a dotted name.
+"""
+
+TraceFunction: TypeAlias = "Callable[[torch.nn.Module, Tensor], Trace]"
+"""For a model in which no module yields the tensor: `(model, inputs) -> Trace`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model: how to build it from its options, where its features are, what can be seen inside."""
+
+    name: str
+    summary: str
+    """One line, for `whitebench list`."""
+    config: type
+    """A frozen dataclass of the model's options, every one with a default."""
+    build: Callable[[Any, Shape, int], torch.nn.Module]
+    """`(config, sample shape, classes) -> module` whose forward maps a batch of inputs to logits (B, C)."""
+    head: str
+    """The submodule whose input is the features (B, D) and whose output is the logits."""
+    search: Mapping[str, Space] = field(default_factory=dict)
+    """The model's own hyperparameters: fields of `config`, never what sets its size."""
+    penalty: Callable[[torch.nn.Module], Tensor] | None = None
+    """An own term of the loss, a scalar, read off the module after each training forward."""
+    trace: TracePatterns | TraceFunction = field(default_factory=dict)
+    layout: Callable[[Any, Shape], Layout] | None = None
+    """`(config, sample shape) -> Layout`, needed where `trace` offers per-head tensors."""
+    reference: Reference | None = None
+
+    def __post_init__(self) -> None:
+        _check_named("model", self)
+        _check_config("model", self.name, self.config)
+        _need("model", self.name, bool(self.head), "head must name the submodule that yields the logits")
+        fields = [one.name for one in dataclasses.fields(self.config)]
+        for option in self.search:
+            near = near_misses(option, fields)
+            _need("model", self.name, option in fields, f"search names {option!r}, no field of its config{near}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """One split of a task, whole and in memory."""
+
+    inputs: Tensor
+    """(N, *shape), float32."""
+    labels: Tensor
+    """(N,), int64 in [0, classes)."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """What is learnt: data in three splits, the shape of one sample, the number of classes."""
+
+    name: str
+    version: int
+    """Raised whenever the samples served change."""
+    summary: str
+    shape: Shape
+    classes: int
+    data: Callable[[Any, Split], Samples]
+    """`(config, split) -> Samples`; the harness asks for `test` once per cell, at its end."""
+    config: type
+    """A frozen dataclass of the task's options, every one with a default."""
+    augment: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
+    """`(config, inputs (B, *shape), generator) -> inputs`: the augmentation the task permits, on batches."""
+    manifest: Mapping[Split, str] = field(default_factory=dict)
+    """Per split, the sha256 of the bytes served (inputs, then labels, little-endian and contiguous), whatever
+    the options; left out where an option changes them."""
+    reference: Reference | None = None
+
+    def __post_init__(self) -> None:
+        _check_named("task", self)
+        _check_config("task", self.name, self.config)
+        _check_shape(self.name, self.shape)
+        _need("task", self.name, self.classes >= 2, f"classes must be 2 or more, got {self.classes!r}")
+        strange = sorted(set(self.manifest) - set(get_args(Split)))
+        _need("task", self.name, not strange, f"manifest names {strange}; the splits are {get_args(Split)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricContext:
+    """What a metric may know of the contestant and the task before the first batch."""
+
+    classes: int
+    shape: Shape
+    layout: Layout
+
+
+@dataclass(kw_only=True)  # not frozen: torchmetrics takes what `compute` returns apart and sets it anew
+class Reading:
+    """One number, or one number per layer, that a metric's `compute` returns with what it needs to be read."""
+
+    value: float | None
+    """The headline; None with a reason in `unscored`."""
+    profile: Sequence[float] = ()
+    """One number per layer, first layer first."""
+    nulls: Mapping[str, float] = field(default_factory=dict)
+    """The same number where the claim cannot hold, by the null's name, e.g. `{"random tokens": 0.83}`."""
+    spread: Sequence[float] = ()
+    """Per layer, the unbiased standard deviation over samples."""
+    direction: Direction | None = None
+    """The metric's own where not given."""
+    unit: str | None = None
+    """The metric's own where not given."""
+    unscored: str | None = None
+    """Why there is no value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec:
+    """A measure of predictions or of what happens inside, built on torchmetrics.
+
+    Its states are sums, counts or a fixed sample, so that the result depends neither on the batch
+    size nor on the number of processes.
+    """
+
+    name: str
+    version: int
+    """Raised whenever the definition changes."""
+    summary: str
+    direction: Direction
+    needs: tuple[str, ...]
+    """What `update` takes, in order: `logits` (B, C), `labels` (B,), `features` (B, D), `inputs`
+    (B, *shape), or a kind of trace (`tokens`, `codes`, `projections`, …), a list with one tensor per layer.
+    Where a model offers no such trace the score is unscored and says so."""
+    build: Callable[[MetricContext], torchmetrics.Metric]
+    """`compute` returns a number, a Reading, or a mapping of name to either (scores `metric/name`)."""
+    unit: str = ""
+    per_sample: Callable[[Tensor, Tensor], Tensor] | None = None
+    """`(logits, labels) -> (B,)` where the metric is the mean of this over samples: lets the board
+    say how much of a difference the test samples alone could make."""
+    reference: Reference | None = None
+
+    def __post_init__(self) -> None:
+        _check_named("metric", self)
+        _check_needs("metric", self.name, self.needs)
+        known = get_args(Direction)
+        _need("metric", self.name, self.direction in known, f"direction must be one of {known}, got {self.direction!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec:
+    """What training minimises."""
+
+    name: str
+    version: int
+    summary: str
+    needs: tuple[str, ...]
+    """What the module's forward takes, in order: `features` (B, D), `logits` (B, C), `targets` (B, C),
+    rows of class probabilities that sum to one (one-hot, or smoothed by the recipe)."""
+    build: Callable[[int, int], torch.nn.Module]
+    """`(classes, feature width) -> module` that returns the loss of each sample (B,) where `is_additive`,
+    else one scalar for the whole batch."""
+    is_additive: bool = True
+    """Whether the loss of a batch is the mean of its samples' losses (cross-entropy) or belongs to the
+    batch as a whole (MCR2)."""
+    trains_head: bool = True
+    reference: Reference | None = None
+
+    def __post_init__(self) -> None:
+        _check_named("objective", self)
+        _check_needs("objective", self.name, self.needs)
+        for one in self.needs:
+            near = near_misses(one, OBJECTIVE_NEEDS) or f" (known: {', '.join(OBJECTIVE_NEEDS)})"
+            _need("objective", self.name, one in OBJECTIVE_NEEDS, f"needs names {one!r}{near}")
+
+
+Spec: TypeAlias = ModelSpec | TaskSpec | MetricSpec | ObjectiveSpec
+
+
+def is_frozen_dataclass(candidate: object) -> bool:
+    """Return whether `candidate` is a frozen dataclass (the class, not an instance)."""
+    if not (isinstance(candidate, type) and dataclasses.is_dataclass(candidate)):
+        return False
+    params: Any = candidate.__dataclass_params__  # type: ignore[attr-defined]  # CPython's own record
+    return bool(params.frozen)
+
+
+def _need(kind: str, name: object, condition: bool, message: str) -> None:  # noqa: FBT001  # reads as an assertion
+    if not condition:
+        raise PluginError(f"{kind} {name!r}: {message}")
+
+
+def _check_named(kind: str, spec: Spec) -> None:
+    name: object = spec.name
+    is_name = isinstance(name, str) and re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", name) is not None
+    _need(kind, name, is_name, "a name is up to 64 lower-case letters, digits, '-', '+' and '.'")
+    version: object = getattr(spec, "version", 1)
+    _need(kind, name, isinstance(version, int) and version >= 1, f"version must be 1 or more, got {version!r}")
+
+
+def _check_config(kind: str, name: str, config: object) -> None:
+    _need(kind, name, is_frozen_dataclass(config), f"config must be a frozen dataclass, got {config!r}")
+
+
+def _check_shape(name: str, shape: object) -> None:
+    is_shape = isinstance(shape, tuple) and all(isinstance(one, int) and one > 0 for one in shape)
+    _need("task", name, is_shape, f"shape must be a tuple of whole numbers above 0, got {shape!r}")
+
+
+def _check_needs(kind: str, name: str, needs: object) -> None:
+    # A text is a sequence too: ("logits") without its comma would ask for six letters.
+    is_names = isinstance(needs, tuple) and bool(needs) and all(isinstance(one, str) for one in needs)
+    _need(kind, name, is_names, f'needs must be a tuple of names, as in ("logits",), got {needs!r}')

@@ -1,0 +1,74 @@
+"""A Spec that says something impossible is refused where it is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from whitebench import FloatRange, MetricSpec, ModelSpec, ObjectiveSpec, TaskSpec
+from whitebench.errors import PluginError
+from whitebench.specs import Spec, is_frozen_dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    size: int = 4
+
+
+@dataclass
+class Thawed:
+    size: int = 4
+
+
+def nothing(*_: object) -> Any:
+    raise AssertionError("never called")
+
+
+MODEL = ModelSpec(name="m", summary="", config=Options, build=nothing, head="head")
+TASK = TaskSpec(name="t", version=1, summary="", shape=(1, 8, 8), classes=2, data=nothing, config=Options)
+METRIC = MetricSpec(name="a", version=1, summary="", direction="higher", needs=("logits",), build=nothing)
+OBJECTIVE = ObjectiveSpec(name="o", version=1, summary="", needs=("logits", "targets"), build=nothing)
+
+REFUSED: list[tuple[Spec, dict[str, Any], str]] = [
+    (MODEL, {"name": "My Model"}, r"model 'My Model': a name is up to 64 lower-case letters"),
+    (MODEL, {"name": "crate[dim=2]"}, "a name is"),
+    (MODEL, {"name": "a/b"}, "a name is"),
+    (MODEL, {"name": ""}, "a name is"),
+    (MODEL, {"name": "a" * 65}, "a name is"),
+    (MODEL, {"config": Thawed}, "model 'm': config must be a frozen dataclass"),
+    (MODEL, {"config": Options()}, "config must be a frozen dataclass"),
+    (MODEL, {"config": dict}, "config must be a frozen dataclass"),
+    (MODEL, {"head": ""}, "head must name the submodule"),
+    (MODEL, {"search": {"sise": FloatRange(low=1, high=2)}}, "search names 'sise', .* did you mean 'size'"),
+    (TASK, {"version": 0}, "task 't': version must be 1 or more, got 0"),
+    (TASK, {"shape": [1, 8, 8]}, "shape must be a tuple of whole numbers above 0"),
+    (TASK, {"shape": (1, 0)}, "shape must be"),
+    (TASK, {"classes": 1}, "classes must be 2 or more"),
+    (TASK, {"manifest": {"training": "0"}}, "manifest names .'training'.; the splits are"),
+    (METRIC, {"direction": "up"}, "metric 'a': direction must be one of .*, got 'up'"),
+    (METRIC, {"needs": ("logits")}, r'needs must be a tuple of names, as in \("logits",\), got \'logits\''),
+    (METRIC, {"needs": ()}, "needs must be"),
+    (METRIC, {"version": "1"}, "version must be 1 or more, got '1'"),
+    (OBJECTIVE, {"needs": ("logit",)}, "objective 'o': needs names 'logit', did you mean 'logits'"),
+    (OBJECTIVE, {"needs": ("x",)}, r"needs names 'x' \(known: features, logits, targets\)"),
+]
+
+
+@pytest.mark.parametrize(("spec", "change", "message"), REFUSED, ids=lambda value: str(value)[:40])
+def test_it_is_refused_with_its_kind_its_name_and_the_reason(spec: Spec, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        dataclasses.replace(spec, **change)
+
+
+@pytest.mark.parametrize("spec", [MODEL, TASK, METRIC, OBJECTIVE], ids=lambda spec: type(spec).__name__)
+def test_a_spec_is_a_frozen_value(spec: Spec) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spec.name = "other"  # type: ignore[misc]
+
+
+def test_only_a_frozen_dataclass_is_a_config() -> None:
+    assert is_frozen_dataclass(Options)
+    assert not any(map(is_frozen_dataclass, (Thawed, Options(), int, None)))
