@@ -1,0 +1,59 @@
+"""What every contestant may spend, and how its hyperparameters are chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from whitebench.settings import STRICT, need
+
+Precision: TypeAlias = Literal["32", "bf16-mixed"]
+
+MOST = 2**31 - 1
+"""The largest whole number that every library downstream takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What every contestant may spend."""
+
+    __pydantic_config__ = STRICT
+
+    epochs: int
+    batch_size: int
+    """Global: the same whatever the number of devices."""
+    trials: int
+    """Tuning trials per contestant and task, pruned and failed ones included; 0 runs the stated values."""
+    precision: Precision = "32"
+    threads: int = 1
+    """Per fit. Part of a cell's identity: one and two threads give different last digits."""
+    fit_minutes: float = 24 * 60.0
+    """A fit that takes longer is ended and counts as failed."""
+    report: Literal["last", "chosen"] = "last"
+    """Which epoch's weights are tested: the last, or the first of those that validation likes best."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("trials", 0), ("threads", 1)):
+            need(least <= getattr(self, name) <= MOST, name, f"must be at least {least} and below 2^31")
+        need(self.fit_minutes > 0, "fit_minutes", "must be above zero")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How hyperparameters are chosen."""
+
+    __pydantic_config__ = STRICT
+
+    sampler: Literal["quasi-random", "tpe"] = "quasi-random"
+    seed: int = 0
+    """Of the sequence of trials, and of the weights and batches that every trial is trained with."""
+    pruning: Literal["off", "median"] = "off"
+    """`median`: end a trial whose best epoch is worse than the median of lower-numbered trials so far."""
+    pruning_from_trial: int = 3
+    """Trials below this number are never pruned."""
+    pruning_from_epoch: int = 3
+
+    def __post_init__(self) -> None:
+        need(0 <= self.seed <= MOST, "seed", "must be in [0, 2^31)")
+        need(self.pruning_from_trial >= 1, "pruning_from_trial", "must be at least 1")
+        need(self.pruning_from_epoch >= 1, "pruning_from_epoch", "must be at least 1")

@@ -1,0 +1,83 @@
+"""How training goes: optimiser, schedule, augmentation, and the space that hyperparameters are drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from whitebench.settings import STRICT, need
+from whitebench.space import FloatRange, Space
+
+Optimiser: TypeAlias = Literal["adamw", "lion"]
+Schedule: TypeAlias = Literal["cosine", "constant"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """A hyperparameter of a recipe: its stated value and, where it is tuned, the range it is drawn from."""
+
+    __pydantic_config__ = STRICT
+
+    value: float
+    """What `trials = 0` runs."""
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        need((self.low is None) == (self.high is None), "", "a range needs both low and high")
+        need(self.low is not None or not self.log, "log", "needs a range, low and high")
+        if self.low is not None and self.high is not None:
+            FloatRange(low=self.low, high=self.high, log=self.log)
+
+    @property
+    def space(self) -> FloatRange | None:
+        """The range, or None where the value is fixed."""
+        if self.low is None or self.high is None:
+            return None
+        return FloatRange(low=self.low, high=self.high, log=self.log)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How training goes, the same for every contestant that names it."""
+
+    __pydantic_config__ = STRICT
+
+    optimiser: Optimiser = "adamw"
+    learning_rate: Tuned
+    """The peak, reached after the warm-up."""
+    weight_decay: Tuned = field(default_factory=lambda: Tuned(value=0.0))
+    """Decoupled, on weights with two or more dimensions; biases and norms are not decayed."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    schedule: Schedule = "cosine"
+    warmup_epochs: float = 1.0
+    """Epochs in which the learning rate rises linearly from zero."""
+    label_smoothing: float = 0.0
+    """The share of each target spread evenly over all classes."""
+    clip_norm: float = 1.0
+    """The largest global gradient norm; 0 switches clipping off."""
+    augment: bool = True
+    """Whether the augmentation that the task permits is used."""
+
+    def __post_init__(self) -> None:
+        need(0 <= self.label_smoothing < 1, "label_smoothing", "must be in [0, 1)")
+        need(self.clip_norm >= 0, "clip_norm", "must not be negative")
+        need(self.warmup_epochs >= 0, "warmup_epochs", "must not be negative")
+        need(all(0 <= beta < 1 for beta in self.betas), "betas", "must be in [0, 1)")
+        rate, decay = self.learning_rate, self.weight_decay
+        need(rate.value > 0, "learning_rate.value", "must be above zero")
+        need(rate.low is None or rate.low > 0, "learning_rate.low", "must be above zero")
+        need(decay.value >= 0, "weight_decay.value", "must not be negative")
+        need(decay.low is None or decay.low >= 0, "weight_decay.low", "must not be negative")
+
+    @property
+    def search(self) -> dict[str, Space]:
+        """The space of the recipe's own hyperparameters, those that have a range."""
+        tuned = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
+        return {name: one.space for name, one in tuned.items() if one.space is not None}
+
+    @property
+    def stated(self) -> dict[str, float]:
+        """The values that stand in the suite's file."""
+        return {"learning_rate": self.learning_rate.value, "weight_decay": self.weight_decay.value}
