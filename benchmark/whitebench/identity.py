@@ -1,0 +1,165 @@
+"""What a cell is: its name, and the digest of everything that can change its numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias
+
+from whitebench.catalog import Catalog
+from whitebench.errors import WhitebenchError
+from whitebench.names import configure, parse_name
+from whitebench.source import Source, source_of, versions_of
+from whitebench.suite import Contestant, Suite
+
+RULES_VERSION = 1
+"""Raised whenever the harness itself changes what a cell's numbers would be."""
+
+Parts: TypeAlias = Mapping[str, Any]
+"""What goes into a digest, by name: plain JSON values."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class CellName:
+    """The name of a cell as people write it: `SUITE/CONTESTANT/TASK/SEED`."""
+
+    suite: str
+    contestant: str
+    task: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.suite}/{self.contestant}/{self.task}/{self.seed}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a name.
+
+        Raises:
+            WhitebenchError: `text` is not `SUITE/CONTESTANT/TASK/SEED`.
+        """
+        found = re.fullmatch(r"(?P<suite>[^/]+)/(?P<contestant>[^/]+)/(?P<task>[^/]+)/(?P<seed>\d+)", text)
+        if not found:
+            raise WhitebenchError(f"{text!r} is no cell: write SUITE/CONTESTANT/TASK/SEED, as in smoke/vit/digits/0")
+        return cls(suite=found["suite"], contestant=found["contestant"], task=found["task"], seed=int(found["seed"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """The parts that can change a cell's numbers, and their digest."""
+
+    parts: Parts
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the parts as canonical JSON."""
+        return digest_of(self.parts)
+
+    def differences(self, stored: Parts) -> list[str]:
+        """Return a line for each part in which `stored` differs from this identity: `where: stored -> now`."""
+        now, before = _flat(self.parts), _flat(stored)
+        return [
+            f"{where}: {_show(before.get(where))} -> {_show(now.get(where))}"
+            for where in sorted({*now, *before})
+            if now.get(where) != before.get(where)
+        ]
+
+
+def digest_of(value: object) -> str:
+    """Return the sha256 of `value` as canonical JSON (sorted keys, no spaces)."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def canonical(value: object) -> str:
+    """Return `value` as JSON with sorted keys and no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Parts:
+    """Return the parts of an identity that every contestant of `suite` with `recipe` shares on `task`."""
+    name, options = parse_name(task)
+    entry = catalog.task(name)
+    metrics = [catalog.metric(metric) for metric in suite.metrics]
+    budget = dataclasses.asdict(suite.budget)
+    del budget["fit_minutes"]  # ends a fit, never changes what it computes
+    sources = {f"task {name}": source_of(entry)} | {f"metric {one.spec.name}": source_of(one) for one in metrics}
+    return {
+        "rules": RULES_VERSION,
+        "budget": budget,
+        "recipe": dataclasses.asdict(suite.recipes[recipe]),
+        "tuning": dataclasses.asdict(suite.tuning),
+        "primary": suite.primary,
+        "metrics": {one.spec.name: one.spec.version for one in metrics},
+        "task": {
+            "name": name,
+            "version": entry.spec.version,
+            "options": dataclasses.asdict(configure(f"task {task}", entry.spec.config, options)),
+            "manifest": dict(entry.spec.manifest),
+        },
+        "sources": {item: digest_of(source.code) for item, source in sources.items()},
+        "packages": _versions(sources.values()),
+    }
+
+
+def identify(suite: Suite, contestant: Contestant, task: str, seed: int, catalog: Catalog) -> Identity:
+    """Return the identity of one cell of `suite`.
+
+    Raises:
+        WhitebenchError: the contestant, the task or a metric names something unknown or disputed.
+    """
+    shared = identify_suite(suite, task, contestant.recipe, catalog)
+    name, options = parse_name(contestant.model)
+    model, objective = catalog.model(name), catalog.objective(contestant.objective)
+    sources = {f"model {name}": source_of(model), f"objective {contestant.objective}": source_of(objective)}
+    return Identity(
+        parts={
+            **shared,
+            "contestant": {
+                "model": name,
+                "options": dataclasses.asdict(configure(f"model {contestant.model}", model.spec.config, options)),
+                "objective": contestant.objective,
+                "objective version": objective.spec.version,
+            },
+            "seed": seed,
+            "sources": {**shared["sources"], **{item: digest_of(source.code) for item, source in sources.items()}},
+            "packages": {**shared["packages"], **_versions(sources.values())},
+        }
+    )
+
+
+def study_parts(cell: Parts) -> Parts:
+    """Return the parts of a cell's identity that its study depends on.
+
+    The trials never see the cell's seed, nor any metric but the one that ranks.
+    """
+    primary = cell["primary"]
+    kept = {key: value for key, value in cell.items() if key not in ("seed", "metrics")}
+    sources = {
+        item: digest
+        for item, digest in cell["sources"].items()
+        if not item.startswith("metric ") or item == f"metric {primary}"
+    }
+    return {**kept, "metrics": {primary: cell["metrics"][primary]}, "sources": sources}
+
+
+def _versions(sources: Iterable[Source]) -> dict[str, str]:
+    return versions_of(frozenset().union(*(source.packages for source in sources)))
+
+
+def _flat(value: object, where: str = "") -> dict[str, object]:
+    if isinstance(value, Mapping):
+        flat: dict[str, object] = {}
+        for key, inner in value.items():
+            flat |= _flat(inner, f"{where}.{key}" if where else str(key))
+        return flat
+    return {where: json.loads(canonical(value))}
+
+
+def _show(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+        return value[:8]
+    return "none" if value is None else canonical(value)

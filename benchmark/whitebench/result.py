@@ -1,0 +1,197 @@
+"""The outcome of a cell: a Result with its scores, or a Failure of a known kind."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from whitebench.identity import CellName
+from whitebench.provenance import Provenance
+from whitebench.specs import Direction, MetricSpec, Reading
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A metric's value with what is needed to read it, or *unscored* with a reason."""
+
+    name: str
+    """The metric's name, or `metric/part` where it yields several."""
+    metric: str
+    version: int
+    direction: Direction
+    unit: str
+    value: float | None
+    unscored: str | None = None
+    """Why there is no value; None where there is one."""
+    profile: Sequence[float] = ()
+    """One number per layer, first layer first."""
+    spread: Sequence[float] = ()
+    """Per layer, the unbiased standard deviation over samples."""
+    nulls: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_reading(cls, spec: MetricSpec, part: str, reading: Reading) -> Self:
+        """Return the score that `reading` of the metric's `part` (empty for the metric itself) makes.
+
+        What is not a finite number is left out: a value with one, or with a layer that has one, is unscored.
+        """
+        value, unscored = (None if reading.value is None else float(reading.value)), reading.unscored
+        profile = [float(layer) for layer in reading.profile]
+        faulty = [f"layer {place + 1} is {layer}" for place, layer in enumerate(profile) if not math.isfinite(layer)]
+        if value is not None and (faulty or not math.isfinite(value)):
+            value, unscored = None, f"the value is {value}" + (f" ({', '.join(faulty)})" if faulty else "")
+        elif value is None and not unscored:
+            unscored = "the metric gave no value and no reason"
+        spread = [float(layer) for layer in reading.spread]
+        nulls = {name: float(null) for name, null in reading.nulls.items()}
+        return cls(
+            name=f"{spec.name}/{part}" if part else spec.name,
+            metric=spec.name,
+            version=spec.version,
+            direction=reading.direction or spec.direction,
+            unit=spec.unit if reading.unit is None else reading.unit,
+            value=value,
+            unscored=None if value is not None else unscored,
+            profile=() if faulty else tuple(profile),
+            spread=tuple(spread) if not faulty and all(map(math.isfinite, spread)) else (),
+            nulls={name: null for name, null in nulls.items() if math.isfinite(null)},
+        )
+
+    @classmethod
+    def missing(cls, spec: MetricSpec, reason: str) -> Self:
+        """Return the unscored score of a metric, with its reason."""
+        return cls.from_reading(spec, "", Reading(value=None, unscored=reason))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The hyperparameters a cell was fitted with, and how they were found."""
+
+    hyperparameters: Mapping[str, float | int | str]
+    trial: int | None
+    """The number of the trial that won; None where the recipe's stated values were used."""
+    validation: float | None
+    """The winner's primary metric on the validation split."""
+    edges: Sequence[str] = ()
+    """Hyperparameters whose choice lies on the edge of its space: the optimum may be outside."""
+    trials_allowed: int = 0
+    trials_complete: int = 0
+    trials_pruned: int = 0
+    trials_failed: int = 0
+    tuning_seconds: float = 0.0
+    """Wall time of all the study's trials added up."""
+    digest: str = ""
+    """sha256 of the hyperparameters, stored before the test split was opened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a finished cell yields."""
+
+    cell: CellName
+    identity: str
+    """Digest of everything that can change the numbers; see `whitebench.identity`."""
+    primary: str
+    """The name of the score that the suite ranks by."""
+    scores: Sequence[Score]
+    costs: Sequence[Score]
+    chosen: Chosen
+    epochs_allowed: int
+    reported_epoch: int
+    """The epoch whose weights were tested, counted from 1; 0 where nothing was trained."""
+    validation: float | None
+    """The primary metric on the validation split at that epoch."""
+    test_samples: int
+    test_openings: int
+    """How often this contestant's test split of this task had been opened in the store, this time included."""
+    predictions_sha256: str
+    weights_sha256: str
+    provenance: Provenance
+
+    def score(self, name: str) -> Score | None:
+        """Return the score or cost called `name`, if the result has it."""
+        return next((score for score in (*self.scores, *self.costs) if score.name == name), None)
+
+
+class FailureKind(StrEnum):
+    """Why a fit yielded nothing."""
+
+    IMPORT = "import"
+    """A plugin or a library could not be loaded in the fit's process."""
+    CONFIG = "config"
+    """The model or task cannot be built as asked for."""
+    OOM = "oom"
+    """Memory ran out."""
+    NAN = "nan"
+    """The loss became something other than a finite number."""
+    TIMEOUT = "timeout"
+    """The fit took longer than its budget allows, or stopped saying anything."""
+    KILLED = "killed"
+    """The process was ended by a signal."""
+    METRIC = "metric"
+    """The metric that ranks the board could not be computed."""
+    ERROR = "error"
+    """Anything else that raised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a cell or a trial yielded nothing."""
+
+    kind: FailureKind
+    message: str
+    """One line for people."""
+    traceback: str = ""
+    log: str = ""
+    """The path of the fit's log file."""
+
+
+CellState = Literal["finished", "stale", "failed", "running", "interrupted", "missing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRecord:
+    """One square of a suite's grid as the store has it, judged by the suite as it stands now."""
+
+    cell: CellName
+    state: CellState
+    """`stale`: finished, but something that can change the number has changed since."""
+    reason: str = ""
+    """Why it is missing or failed, or what changed."""
+    result: Result | None = None
+    """Of a finished or stale cell."""
+    per_sample: Sequence[float] | None = None
+    """The primary metric on each test sample in the task's order, where the metric is a mean over samples."""
+    run_id: str | None = None
+    """The cell's MLflow run."""
+    is_guest: bool = False
+    """Whether the contestant was added on the command line and does not stand in the suite's file."""
+
+
+def to_json(record: Result | Failure) -> bytes:
+    """Return `record` as canonical JSON: the same record always gives the same bytes."""
+    return _adapter(type(record)).dump_json(record, indent=1)
+
+
+def result_from_json(text: bytes) -> Result:
+    """Read a Result back; raises pydantic's ValidationError, a ValueError, when it is none."""
+    result: Result = _adapter(Result).validate_json(text)
+    return result
+
+
+def digest(content: bytes) -> str:
+    """Return the sha256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter  # 0.1 s that `--help` does not pay
+
+    return TypeAdapter(kind)

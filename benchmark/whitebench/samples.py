@@ -1,0 +1,115 @@
+"""A task's data as it is served: checked against its Spec, fingerprinted, and cut into batches."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from whitebench.errors import TaskDataError
+from whitebench.specs import Samples, Split, TaskSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def load_samples(spec: TaskSpec, config: Any, split: Split) -> tuple[Samples, str]:
+    """Return a split with the sha256 of the bytes served.
+
+    Raises:
+        TaskDataError: shapes, types or labels are not what the Spec says, or the bytes are not those
+            of its manifest.
+    """
+    samples = spec.data(config, split)
+    where = f"task {spec.name!r}, split {split!r}"
+    _check(where, spec, samples)
+    fingerprint = fingerprint_of(samples)
+    expected = spec.manifest.get(split)
+    if expected is not None and expected != fingerprint:
+        raise TaskDataError(
+            f"{where}: the data served has sha256 {fingerprint[:12]}…, its manifest says {expected[:12]}…: "
+            "another version of the data is installed, or the task changed without a new version"
+        )
+    return samples, fingerprint
+
+
+def _check(where: str, spec: TaskSpec, samples: object) -> None:
+    if not isinstance(samples, Samples):
+        raise TaskDataError(f"{where}: data returned a {type(samples).__name__}; it must return Samples")
+    inputs, labels = samples.inputs, samples.labels
+    if inputs.device.type != "cpu" or labels.device.type != "cpu":
+        raise TaskDataError(f"{where}: samples must be served on the CPU, got {inputs.device}, {labels.device}")
+    if inputs.dtype != torch.float32 or labels.dtype != torch.int64:
+        raise TaskDataError(f"{where}: inputs must be float32 and labels int64, got {inputs.dtype}, {labels.dtype}")
+    if labels.ndim != 1 or tuple(inputs.shape) != (len(labels), *spec.shape):
+        raise TaskDataError(
+            f"{where}: inputs are {tuple(inputs.shape)} and labels {tuple(labels.shape)}; "
+            f"the Spec says (N, {', '.join(map(str, spec.shape))}) and (N,)"
+        )
+    if len(labels) == 0 or labels.min() < 0 or labels.max() >= spec.classes:
+        raise TaskDataError(f"{where}: it needs samples with labels in [0, {spec.classes})")
+    if not bool(inputs.isfinite().all()):
+        raise TaskDataError(f"{where}: inputs hold values that are not finite numbers")
+
+
+def fingerprint_of(samples: Samples) -> str:
+    """Return the sha256 of the bytes of the inputs, then of the labels."""
+    digest = hashlib.sha256(samples.inputs.contiguous().numpy().astype("<f4", copy=False).tobytes())
+    digest.update(samples.labels.contiguous().numpy().astype("<i8", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def mix(*numbers: int) -> int:
+    """Return a seed below 2^63 that depends on every one of `numbers` and their order."""
+    return int.from_bytes(hashlib.sha256(repr(tuple(map(int, numbers))).encode()).digest()[:8], "little") >> 1
+
+
+class EpochSampler:
+    """Each epoch's batches of sample indices, a function of seed and epoch alone.
+
+    A resumed fit therefore sees the batches an undisturbed one sees. Every sample comes exactly once
+    per epoch; the last batch may be smaller. Lightning calls `set_epoch`.
+    """
+
+    def __init__(self, samples: int, batch_size: int, seed: int) -> None:
+        self.samples, self.batch_size, self.seed, self.epoch = samples, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch (from 0) the next pass belongs to."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(self.samples / self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
+        yield from torch.split(torch.randperm(self.samples, generator=generator), self.batch_size)
+
+
+class InOrder:
+    """Batches of sample indices in the samples' own order."""
+
+    def __init__(self, samples: int, batch_size: int) -> None:
+        self.samples, self.batch_size = samples, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(self.samples / self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from torch.split(torch.arange(self.samples), self.batch_size)
+
+
+class TensorBatches(torch.utils.data.Dataset[tuple["Tensor", "Tensor"]]):
+    """Whole tensors, indexed by a batch of sample indices: no loader process, no copy per sample."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.samples.inputs[rows], self.samples.labels[rows]
