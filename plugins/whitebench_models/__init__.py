@@ -1,0 +1,11 @@
+"""The models that come with whitebench, one file each, registered as anyone would register theirs."""
+
+from whitebench import ModelSpec, hookimpl
+from whitebench_models.crate import CRATE_SPEC
+from whitebench_models.vit import VIT
+
+
+@hookimpl
+def register_models() -> list[ModelSpec]:
+    """Return the ViT and the white-box models."""
+    return [VIT, CRATE_SPEC]

@@ -1,0 +1,10 @@
+"""The tasks that come with whitebench, one file each."""
+
+from whitebench import TaskSpec, hookimpl
+from whitebench_tasks.digits import DIGITS
+
+
+@hookimpl
+def register_tasks() -> list[TaskSpec]:
+    """Return what there is to learn."""
+    return [DIGITS]
