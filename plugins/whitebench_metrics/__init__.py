@@ -1,0 +1,10 @@
+"""The measures that every contestant is judged by: what it predicts, and what its layers do."""
+
+from whitebench import MetricSpec, hookimpl
+from whitebench_metrics import classification, coding_rate, sparsity
+
+
+@hookimpl
+def register_metrics() -> list[MetricSpec]:
+    """Return the metrics of this distribution."""
+    return [*classification.METRICS, *coding_rate.METRICS, *sparsity.METRICS]
