@@ -1,0 +1,77 @@
+"""The public rules, over everything that is registered: ours and strangers' alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from whitebench import MetricSpec, ModelSpec, ObjectiveSpec, TaskSpec, WhitebenchError
+from whitebench.catalog import load_catalog
+from whitebench.names import configure
+from whitebench.testing import check_metric, check_model, check_objective, check_task, items
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+
+
+def suited(spec: ModelSpec) -> TaskSpec:
+    """Return the first registered task whose samples the model takes."""
+    refusals = []
+    for task in items("task"):
+        try:
+            spec.build(spec.config(), task.shape, task.classes)
+        except (WhitebenchError, ValueError) as error:
+            refusals.append(f"{task.name}: {error}")
+        else:
+            return task  # type: ignore[no-any-return]  # items gives the Specs of the kind asked for
+    raise AssertionError(f"model {spec.name!r} takes no registered task: {'; '.join(refusals)}")
+
+
+def by_name(spec: Any) -> str:
+    return str(spec.name)
+
+
+def test_no_registered_plugin_is_turned_away() -> None:
+    catalog = load_catalog(EXAMPLES)
+    assert (catalog.quarantined, catalog.disputed) == ((), {})
+
+
+@pytest.mark.parametrize("spec", items("model", EXAMPLES), ids=by_name)
+def test_models_keep_the_rules(spec: ModelSpec) -> None:
+    task = suited(spec)
+    check_model(spec, shape=task.shape, classes=task.classes)
+
+
+@pytest.mark.parametrize("spec", items("task", EXAMPLES), ids=by_name)
+def test_tasks_keep_the_rules(spec: TaskSpec) -> None:
+    check_task(spec)
+
+
+@pytest.mark.parametrize("spec", items("metric", EXAMPLES), ids=by_name)
+def test_metrics_keep_the_rules(spec: MetricSpec) -> None:
+    check_metric(spec)
+
+
+@pytest.mark.parametrize("spec", items("objective", EXAMPLES), ids=by_name)
+def test_objectives_keep_the_rules(spec: ObjectiveSpec) -> None:
+    check_objective(spec)
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("vit", {"depth": 1, "heads": 1}),
+        ("vit", {"patch": 8}),
+        ("crate", {"pool": "mean"}),
+        ("crate", {"heads": 1, "depth": 1}),
+    ],
+)
+def test_our_models_keep_the_rules_with_other_options_too(model: str, options: dict[str, Any]) -> None:
+    spec = load_catalog().model(model).spec
+    check_model(spec, config=configure(model, spec.config, options))
+
+
+def test_digits_keeps_the_rules_with_shifts_too() -> None:
+    spec = load_catalog().task("digits").spec
+    check_task(spec, config=configure("digits", spec.config, {"shift": 1}))
