@@ -1,0 +1,1 @@
+"""whitebench_leaderboards: from a suite's results to a board that says how sure it is."""

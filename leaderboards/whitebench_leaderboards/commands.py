@@ -1,0 +1,96 @@
+"""The command `whitebench board`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from whitebench.options import json_option, suite_options
+
+if TYPE_CHECKING:
+    from whitebench.ledger import Ledger
+    from whitebench_leaderboards.board import Board
+    from whitebench_leaderboards.render import Format
+
+_EPILOG = """\b
+Examples:
+  whitebench board smoke
+  whitebench board smoke --format latex > smoke.tex
+  whitebench board smoke --json | jq '.entries[] | [.contestant, .rank]'
+"""
+
+
+@click.command(epilog=_EPILOG, short_help="Show a suite's ranked rows.")
+@suite_options
+@click.option(
+    "--format",
+    "wanted",
+    type=click.Choice(["table", "markdown", "csv", "json", "latex"]),
+    help="How to print it.  [default: table]",
+)
+@json_option
+def board(
+    suite: str,
+    overrides: tuple[str, ...],
+    store: str | None,
+    plugins: tuple[Path, ...],
+    *,
+    wanted: Format | None,
+    as_json: bool,
+) -> None:
+    """Show the ranked rows of SUITE, as far as it has been run.
+
+    A rank is a range where the data do not tell entries apart. A cell without a result stands below
+    its table with the reason.
+    """
+    if as_json and wanted not in {None, "json"}:
+        raise click.UsageError(f"--json and --format {wanted} contradict each other: give one")
+    from whitebench.ledger import read_ledger
+    from whitebench_leaderboards.render import render
+
+    ledger = read_ledger(suite, store=store, plugins=plugins, overrides=overrides)
+    made = board_of(ledger)
+    chosen: Format = "json" if as_json else wanted or "table"
+    click.echo(render(made, chosen), nl=False)
+    if made.is_empty:
+        source = click.get_current_context().get_parameter_source("store")
+        stated = store if source is ParameterSource.COMMANDLINE else None  # an environment's URI may hold a password
+        click.echo(_how_to_begin(ledger, suite, stated, plugins), err=chosen != "table")
+
+
+def board_of(ledger: Ledger) -> Board:
+    """Return the board of what the store holds of a suite."""
+    from whitebench_leaderboards.board import Heading, make_board
+
+    suite, budget = ledger.suite, ledger.suite.budget
+    heading = Heading(
+        suite=suite.name,
+        version=suite.version,
+        summary=suite.summary,
+        primary=suite.primary,
+        direction=ledger.direction,
+        unit=ledger.unit,
+        tasks=suite.tasks,
+        seeds=suite.seeds,
+        epochs=budget.epochs,
+        trials=budget.trials,
+        batch_size=budget.batch_size,
+        precision=budget.precision,
+        threads=budget.threads,
+        overrides=ledger.overrides,
+    )
+    return make_board(ledger.records, heading)
+
+
+def _how_to_begin(ledger: Ledger, suite: str, store: str | None, plugins: tuple[Path, ...]) -> str:
+    """Say that nothing is finished yet, and the command that changes it."""
+    import shlex
+
+    words = ["whitebench", "run", suite]
+    for option, values in (("--set", ledger.overrides), ("--plugin", map(str, plugins))):
+        words += [word for value in values for word in (option, value)]
+    words += ["--store", store] if store else []
+    return f"\nNothing is finished yet: 0 of {len(ledger.records)} cells. Run: {shlex.join(words)}"

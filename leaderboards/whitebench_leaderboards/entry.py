@@ -1,0 +1,231 @@
+"""A contestant's row on one task: its cells gathered over seeds, before anybody ranks it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from whitebench.result import CellRecord, CellState, Result, Score
+from whitebench.specs import Direction
+from whitebench_leaderboards.heading import Heading
+from whitebench_leaderboards.statistics import Estimate, Outcome, estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A score or cost over an entry's seeds."""
+
+    name: str
+    direction: Direction
+    unit: str
+    estimate: Estimate
+    values: Mapping[int, float]
+    """By seed."""
+    unscored: Mapping[int, str]
+    """By seed, why there is no value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntryCell:
+    """One seed of an entry."""
+
+    name: str
+    """`SUITE/CONTESTANT/TASK/SEED`."""
+    seed: int
+    state: CellState
+    reason: str
+    value: float | None
+    """The primary metric, of a stale cell too."""
+    run_id: str | None
+    """The MLflow run the seed's numbers come from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """How much of the budget an entry used."""
+
+    trials: int
+    """Complete, pruned and failed."""
+    trials_pruned: int
+    trials_failed: int
+    trials_allowed: int
+    epochs: tuple[int, int]
+    """First and last epoch that was tested, over the seeds."""
+    epochs_allowed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A contestant's row on one task, over its seeds."""
+
+    contestant: str
+    task: str
+    is_guest: bool
+    is_stale: bool
+    """Whether its numbers come from stale cells, because it has no others."""
+    cells: tuple[EntryCell, ...]
+    primary: Summary
+    scores: tuple[Summary, ...]
+    """Every score but the primary one."""
+    costs: tuple[Summary, ...]
+    validation: Summary
+    spent: Spent | None
+    edges: tuple[str, ...]
+    """Hyperparameters whose choice lies on the edge of its space."""
+    test_samples: int
+    test_openings: int
+    unranked: str
+    """Why it has no rank; empty where it has one."""
+    rank: tuple[int, int] | None = None
+    """The best and the worst rank that the data allow."""
+    is_leader: bool = False
+    """Whether its mean is the best of the ranked entries of its task."""
+    seeds_planned: int
+
+    @property
+    def run_ids(self) -> dict[int, str]:
+        """Return the MLflow run of each seed that has one."""
+        return {cell.seed: cell.run_id for cell in self.cells if cell.run_id}
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Return what a reader should know before trusting the row."""
+        flags = []
+        if self.is_guest:
+            flags.append("guest: added on the command line, not in the suite's file")
+        if self.is_stale:
+            reasons = distinct(cell.reason for cell in self.cells if cell.state == "stale" and cell.reason)
+            flags.append(": ".join(["stale and unranked, numbers from before a change", *reasons]))
+        if self.edges:
+            flags.append(f"chosen on the edge of its space, the optimum may lie outside: {', '.join(self.edges)}")
+        if self.test_openings > self.seeds_planned:
+            flags.append(f"test split opened {self.test_openings} times for {self.seeds_planned} seeds")
+        flags += distinct(cell.reason for cell in self.cells if cell.state == "finished" and cell.reason)
+        return tuple(flags)
+
+
+def make_entry(records: Sequence[CellRecord], heading: Heading, confidence: float) -> Entry:
+    """Return one contestant's row, not yet ranked: over its finished cells, or over stale ones if it has no others."""
+    finished = [record for record in records if record.state == "finished" and record.result]
+    stale = [record for record in records if record.state == "stale" and record.result]
+    results = {record.cell.seed: record.result for record in finished or stale if record.result}
+    names = distinct(score.name for result in results.values() for score in result.scores)
+    costs = distinct(cost.name for result in results.values() for cost in result.costs)
+    primary = _summary(heading.primary, results, confidence, heading.direction, heading.unit)
+    validation = {seed: result.validation for seed, result in results.items()}
+    return Entry(
+        contestant=records[0].cell.contestant,
+        task=records[0].cell.task,
+        is_guest=any(record.is_guest for record in records),
+        is_stale=bool(stale) and not finished,
+        cells=tuple(_cell(record, heading.primary) for record in records),
+        primary=primary,
+        scores=tuple(_summary(name, results, confidence) for name in names if name != heading.primary),
+        costs=tuple(_summary(name, results, confidence) for name in costs),
+        validation=Summary(
+            name="validation",
+            direction=heading.direction,
+            unit=heading.unit,
+            estimate=estimate([v for v in validation.values() if v is not None], confidence=confidence),
+            values={seed: v for seed, v in validation.items() if v is not None},
+            unscored={seed: "no validation split" for seed, v in validation.items() if v is None},
+        ),
+        spent=_spent(list(results.values())),
+        edges=distinct(edge for result in results.values() for edge in result.chosen.edges),
+        test_samples=max((result.test_samples for result in results.values()), default=0),
+        test_openings=max((result.test_openings for result in results.values()), default=0),
+        unranked=_why_unranked(finished, stale, primary, heading),
+        seeds_planned=len(heading.seeds),
+    )
+
+
+def _why_unranked(
+    finished: Sequence[CellRecord], stale: Sequence[CellRecord], primary: Summary, heading: Heading
+) -> str:
+    planned = len(heading.seeds)
+    if heading.direction == "none":
+        return f"{heading.primary} has no better direction"
+    if not finished:
+        return "stale" if stale else "no result"
+    if len(finished) < planned:
+        return f"{len(finished)} of {planned} seeds"
+    if primary.unscored:
+        return f"{heading.primary} unscored on {len(primary.unscored)} of {planned} seeds"
+    return ""
+
+
+def outcome_of(records: Sequence[CellRecord], primary: str) -> Outcome:
+    """Return what comparisons need of one contestant's finished cells."""
+    values: dict[int, float] = {}
+    per_sample = {}
+    for record in records:
+        score = record.result.score(primary) if record.state == "finished" and record.result else None
+        if score is not None and score.value is not None:
+            values[record.cell.seed] = score.value
+            if record.per_sample is not None:
+                per_sample[record.cell.seed] = np.asarray(record.per_sample, dtype=np.float64)
+    return Outcome(values=values, per_sample=per_sample)
+
+
+def _summary(
+    name: str,
+    results: Mapping[int, Result],
+    confidence: float,
+    direction: Direction = "none",
+    unit: str = "",
+) -> Summary:
+    """Return the score or cost `name` over seeds; direction and unit are its own where any seed has it."""
+    values: dict[int, float] = {}
+    unscored: dict[int, str] = {}
+    for seed, result in results.items():
+        score: Score | None = result.score(name)
+        if score is None:
+            unscored[seed] = "not measured"
+            continue
+        direction, unit = score.direction, score.unit
+        if score.value is None:
+            unscored[seed] = score.unscored or "no reason given"
+        else:
+            values[seed] = score.value
+    return Summary(
+        name=name,
+        direction=direction,
+        unit=unit,
+        estimate=estimate(list(values.values()), confidence=confidence),
+        values=values,
+        unscored=unscored,
+    )
+
+
+def _cell(record: CellRecord, primary: str) -> EntryCell:
+    score = record.result.score(primary) if record.result else None
+    return EntryCell(
+        name=str(record.cell),
+        seed=record.cell.seed,
+        state=record.state,
+        reason=record.reason,
+        value=score.value if score else None,
+        run_id=record.run_id,
+    )
+
+
+def _spent(results: Sequence[Result]) -> Spent | None:
+    if not results:
+        return None
+    chosen = max((result.chosen for result in results), key=lambda one: one.trials_allowed)
+    epochs = [result.reported_epoch for result in results]
+    return Spent(
+        trials=chosen.trials_complete + chosen.trials_pruned + chosen.trials_failed,
+        trials_pruned=chosen.trials_pruned,
+        trials_failed=chosen.trials_failed,
+        trials_allowed=chosen.trials_allowed,
+        epochs=(min(epochs), max(epochs)),
+        epochs_allowed=max(result.epochs_allowed for result in results),
+    )
+
+
+def distinct(items: Iterable[str]) -> tuple[str, ...]:
+    """Return the items without repeats, in the order of their first appearance."""
+    return tuple(dict.fromkeys(items))

@@ -1,0 +1,29 @@
+"""What stands above a board's rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from whitebench.specs import Direction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heading:
+    """What stands above the rows: which suite, ranked by what, under which budget."""
+
+    suite: str
+    version: int | str
+    summary: str
+    primary: str
+    """The name of the score that ranks."""
+    direction: Direction
+    unit: str
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    epochs: int
+    trials: int
+    batch_size: int
+    precision: str
+    threads: int
+    overrides: tuple[str, ...] = ()
+    """What was changed on the command line, e.g. `budget.epochs=3`: makes it another suite."""

@@ -1,0 +1,68 @@
+"""The board as GitHub's Markdown."""
+
+from __future__ import annotations
+
+import re
+
+from whitebench_leaderboards.board import Board
+from whitebench_leaderboards.column import Column
+from whitebench_leaderboards.notation import ARROWS, plain
+from whitebench_leaderboards.sheet import Field, Row, Sheet, budget, legend, sheets_of, title
+
+
+def to_markdown(board: Board) -> str:
+    """Return the board as Markdown, a pipe table per task; the best mean of a task is bold."""
+    lines = [f"## {escape(title(board.heading))}", ""]
+    if board.heading.summary:
+        lines += [escape(plain(board.heading.summary)), ""]
+    lines += [f"{escape(budget(board.heading))}.", ""]
+    for sheet in sheets_of(board):
+        lines += _sheet(sheet.select({column.key for column in sheet.columns if column.key != "values"}))
+    return "\n".join([*lines, legend(board), ""])
+
+
+def escape(text: str) -> str:
+    """Return `text` with everything that Markdown or HTML would read as markup made literal."""
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def _sheet(sheet: Sheet) -> list[str]:
+    rules = [":--" if column.is_text else "--:" for column in sheet.columns]
+    lines = [
+        f"### {escape(sheet.task)}",
+        "",
+        _line([_head(column) for column in sheet.columns]),
+        _line(rules),
+        *(_line(_row(row, sheet.columns)) for row in sheet.rows),
+        "",
+        *(f"<sup>{number}</sup> {escape(note)}<br>" for number, note in enumerate(sheet.notes, start=1)),
+    ]
+    if sheet.notes:
+        lines.append("")
+    if sheet.ranking:
+        lines += [escape(sheet.ranking), ""]
+    if sheet.absent:
+        lines += ["Cells without a current result:", "", *(f"- {escape(line)}" for line in sheet.absent), ""]
+    return lines
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _head(column: Column) -> str:
+    unit = f" ({column.unit})" if column.unit else ""
+    return escape(f"{column.name} {ARROWS[column.direction]}".rstrip() + unit)
+
+
+def _row(row: Row, columns: tuple[Column, ...]) -> list[str]:
+    return [
+        _field(one, is_bold=row.is_leader and column.is_primary)
+        for one, column in zip(row.fields, columns, strict=True)
+    ]
+
+
+def _field(one: Field, *, is_bold: bool) -> str:
+    text = escape(str(one.cell))
+    marks = "".join(f" <sup>{number}</sup>" for number in one.notes)
+    return (f"**{text}**" if is_bold else text) + marks

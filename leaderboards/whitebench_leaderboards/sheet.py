@@ -1,0 +1,197 @@
+"""The board as text, one sheet per task: what every way of printing it shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from whitebench_leaderboards.board import Board
+from whitebench_leaderboards.column import Cell, Column, columns_of
+from whitebench_leaderboards.entry import Entry
+from whitebench_leaderboards.heading import Heading
+from whitebench_leaderboards.notation import SHARE, percent, plain, plus_minus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """What stands where a row and a column meet."""
+
+    cell: Cell
+    notes: tuple[int, ...] = ()
+    """Numbers of the footnotes it refers to, from 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One entry in writing, a field per column."""
+
+    fields: tuple[Field, ...]
+    is_ranked: bool
+    is_leader: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """One task's part of the board."""
+
+    task: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    """Footnotes, the first is number 1."""
+    ranking: str
+    """What the ranks rest on: the smallest difference the data can show."""
+    absent: tuple[str, ...]
+    """Cells without a fresh result, with their reasons."""
+
+    def select(self, keys: set[str]) -> Sheet:
+        """Return the sheet with the columns `keys` only; footnotes that nothing refers to any more go."""
+        kept = [index for index, column in enumerate(self.columns) if column.key in keys]
+        rows = [[row.fields[index] for index in kept] for row in self.rows]
+        used = list(dict.fromkeys(number for fields in rows for one in fields for number in one.notes))
+        renumbered = {old: new for new, old in enumerate(used, start=1)}
+        return Sheet(
+            task=self.task,
+            columns=tuple(self.columns[index] for index in kept),
+            rows=tuple(
+                Row(
+                    fields=tuple(
+                        Field(cell=one.cell, notes=tuple(sorted(renumbered[n] for n in one.notes))) for one in fields
+                    ),
+                    is_ranked=row.is_ranked,
+                    is_leader=row.is_leader,
+                )
+                for row, fields in zip(self.rows, rows, strict=True)
+            ),
+            notes=tuple(self.notes[number - 1] for number in used),
+            ranking=self.ranking,
+            absent=self.absent,
+        )
+
+
+@dataclass
+class _Footnotes:
+    """Each footnote once, numbered as they come."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def number(self, text: str) -> int:
+        if text not in self.texts:
+            self.texts.append(text)
+        return self.texts.index(text) + 1
+
+
+def sheets_of(board: Board) -> tuple[Sheet, ...]:
+    """Return the board's sheets, tasks in the suite's order; all have the same columns."""
+    columns = columns_of(board)
+    tasks = dict.fromkeys(entry.task for entry in board.entries)
+    return tuple(_sheet(board, task, columns) for task in tasks)
+
+
+def title(heading: Heading) -> str:
+    """Return which suite this is, and how it was overridden."""
+    name = f"{plain(heading.suite)}, version {heading.version}"
+    return f"{name}, overridden: {', '.join(map(plain, heading.overrides))}" if heading.overrides else name
+
+
+def budget(heading: Heading) -> str:
+    """Return what every contestant may spend, in words."""
+    parts = [
+        _count(heading.epochs, "epoch"),
+        f"{_count(heading.trials, 'tuning trial')}" if heading.trials else "no tuning",
+        f"batches of {heading.batch_size}",
+        f"precision {heading.precision}",
+        f"{_count(heading.threads, 'thread')} a fit",
+    ]
+    return f"{_count(len(heading.seeds), 'seed')}; {', '.join(parts)}"
+
+
+def legend(board: Board) -> str:
+    """Return how the numbers are to be read."""
+    level = f"{100 * board.confidence:g} %"
+    text = f"Mean over seeds ± half the {level} Student-t interval. ↑ higher is better, ↓ lower is better."
+    gap = " Gap: paired difference to the best mean ± the smallest that the data can show."
+    return text + gap if board.comparisons else text
+
+
+def _sheet(board: Board, task: str, columns: tuple[Column, ...]) -> Sheet:
+    footnotes = _Footnotes()
+    entries = board.of_task(task)
+    rows = []
+    for entry in entries:
+        cells = [column.write(entry) for column in columns]
+        rows.append(
+            Row(
+                fields=tuple(
+                    Field(cell=cell, notes=tuple(footnotes.number(plain(note)) for note in cell.notes))
+                    for cell in cells
+                ),
+                is_ranked=entry.rank is not None,
+                is_leader=entry.is_leader,
+            )
+        )
+    return Sheet(
+        task=plain(task),
+        columns=columns,
+        rows=tuple(rows),
+        notes=tuple(footnotes.texts),
+        ranking=_ranking(board, task),
+        absent=tuple(line for entry in entries for line in _absent(entry)),
+    )
+
+
+def _ranking(board: Board, task: str) -> str:
+    """Return what the ranks rest on, in one or two sentences."""
+    ranked = [entry.contestant for entry in board.of_task(task) if entry.rank]
+    if len(ranked) < 2:
+        return ""
+    neighbours = [board.compare(task, *pair) for pair in pairwise(ranked)]
+    compared = [one for one in neighbours if one is not None and one.smallest is not None]
+    reasons = dict.fromkeys(one.reason for one in neighbours if one is not None and one.reason)
+    sentences = []
+    if compared:
+        smallest = [one.smallest for one in compared if one.smallest is not None]
+        first = compared[0]
+        data = _count(first.seeds, "shared seed")
+        if any(one.sample_part is None for one in compared):
+            data += " (on these test samples only: the metric is not a mean over samples)"
+        else:
+            data += f" and {first.samples:,} shared test samples"
+        sentences.append(
+            f"Between neighbours, {data} can show a difference from {_span(smallest, board.heading)} upwards "
+            f"({100 * board.confidence:g} % per pair); where entries are closer, a rank is a range."
+        )
+    if reasons:
+        sentences.append(f"Neighbours that cannot be compared share a rank: {'; '.join(map(plain, reasons))}.")
+    pairs = len(ranked) * (len(ranked) - 1) // 2
+    if pairs >= 10 and compared:
+        by_chance = pairs * (1 - board.confidence)
+        sentences.append(f"Of {pairs} pairs, up to {by_chance:.0f} would look different by chance if all were equal.")
+    return " ".join(sentences)
+
+
+def _span(values: list[float], heading: Heading) -> str:
+    """Write the range of `values` in the primary metric's unit, each to two digits."""
+    share = heading.unit == SHARE
+    unit = "points" if share else heading.unit
+    write = percent if share else plus_minus
+    texts = [write(value, value).mean for value in (min(values), max(values))]
+    span = texts[0] if texts[0] == texts[1] else f"{texts[0]} to {texts[1]}"
+    return f"{span} {unit}".rstrip()
+
+
+def _absent(entry: Entry) -> list[str]:
+    """Return a line for each reason why seeds of `entry` have no fresh result; a stale entry has its own footnote."""
+    seeds_by_reason: dict[tuple[str, str], list[int]] = {}
+    for cell in entry.cells:
+        if cell.state != "finished" and not (entry.is_stale and cell.state == "stale"):
+            seeds_by_reason.setdefault((cell.state, plain(cell.reason)), []).append(cell.seed)
+    return [
+        f"{plain(entry.contestant)}, {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}: "
+        + (f"{state}: {reason}" if reason else state)
+        for (state, reason), seeds in seeds_by_reason.items()
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

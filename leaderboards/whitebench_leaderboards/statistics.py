@@ -1,0 +1,150 @@
+"""How sure we are: the interval of a mean, and the smallest difference that seeds and test samples can show.
+
+A score depends on the seed s and on the test sample i. The paired difference of two contestants,
+
+    delta_si = mu + S_s + I_i + E_si,
+
+has the mean over n seeds and N samples as its estimate, with variance
+
+    var(S)/n + var(I)/N + var(E)/(nN).
+
+Two half widths estimate it, each from the data of one direction:
+
+    a = t(n - 1) * sd_s(mean_i delta_si) / sqrt(n)    seeds: covers var(S)/n + var(E)/(nN)
+    b = z        * sd_i(mean_s delta_si) / sqrt(N)    test samples: covers var(I)/N + var(E)/(nN)
+
+and the smallest difference the data can show is sqrt(a^2 + b^2): half widths of independent parts add
+in squares (Zou and Donner 2008, Statistics in Medicine 27:1693). It is conservative twice over: var(E)/(nN)
+is counted in both parts, and adding squared half widths is never narrower than Cochran's weighting
+of t quantiles. Of equal contestants 5 % are told apart where seeds are all the noise there is (the formula is
+then the exact t interval), and 0.4 to 5 % where test samples add theirs: 8,000 simulated pairs of 2 to 10 seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The mean of some values with its Student-t interval."""
+
+    mean: float | None
+    """None where there is no value."""
+    half_width: float | None
+    """Half the interval's width; None, never 0, where the values cannot say."""
+    n: int
+    reason: str = ""
+    """Why the mean or the half width is None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One contestant's primary metric on one task."""
+
+    values: Mapping[int, float]
+    """By seed."""
+    per_sample: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
+    """By seed, the metric on each test sample (N,), in the task's order; empty where it is no mean over samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A paired difference, first minus second, and the smallest one that the same data can show."""
+
+    value: float | None
+    """Mean over shared seeds; None where there is no shared seed."""
+    smallest: float | None
+    """The half width of the difference's interval; None where the two cannot be compared."""
+    seed_part: float | None = None
+    sample_part: float | None = None
+    """None where the metric is not a mean over test samples: `smallest` then speaks of these test samples only."""
+    seeds: int
+    samples: int = 0
+    reason: str = ""
+    """Why the two cannot be compared."""
+
+    @property
+    def is_shown(self) -> bool:
+        """Return whether the data tell the two apart."""
+        return self.value is not None and self.smallest is not None and abs(self.value) > self.smallest
+
+
+def estimate(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+    """Return the mean of `values` with its two-sided Student-t interval."""
+    n = len(values)
+    if n == 0:
+        return Estimate(mean=None, half_width=None, n=0, reason="no value")
+    mean = float(np.mean(values))
+    if n == 1:
+        return Estimate(mean=mean, half_width=None, n=1, reason="one seed, which does not say how far seeds vary")
+    if min(values) == max(values):
+        reason = f"all {n} seeds give the same value, which leaves no spread to judge by"
+        return Estimate(mean=float(values[0]), half_width=None, n=n, reason=reason)
+    return Estimate(mean=mean, half_width=student_half_width(np.asarray(values), confidence), n=n)
+
+
+def paired_difference(first: Outcome, second: Outcome, *, confidence: float = CONFIDENCE) -> Difference:
+    """Compare two contestants over the seeds and the test samples that both have; formula at the top."""
+    seeds = sorted(first.values.keys() & second.values.keys())
+    if not seeds:
+        return Difference(value=None, smallest=None, seeds=0, reason="no seed that both have")
+    per_seed = np.array([first.values[seed] - second.values[seed] for seed in seeds])
+    value = float(per_seed.mean())
+    if len(seeds) == 1:
+        reason = "one shared seed, which does not say how far seeds vary"
+        return Difference(value=value, smallest=None, seeds=1, reason=reason)
+    seed_part = student_half_width(per_seed, confidence)
+    differences = _per_sample(first, second, seeds)
+    if isinstance(differences, str):
+        return Difference(value=value, smallest=None, seed_part=seed_part, seeds=len(seeds), reason=differences)
+    if differences is None:
+        if seed_part == 0:
+            reason = "every seed gives the same difference, and there are no test samples to judge it by"
+            return Difference(value=value, smallest=None, seed_part=0.0, seeds=len(seeds), reason=reason)
+        return Difference(value=value, smallest=seed_part, seed_part=seed_part, seeds=len(seeds))
+    sample_part = _normal_half_width(differences, confidence)
+    return Difference(
+        value=value,
+        smallest=math.hypot(seed_part, sample_part),
+        seed_part=seed_part,
+        sample_part=sample_part,
+        seeds=len(seeds),
+        samples=len(differences),
+    )
+
+
+def student_half_width(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> float:
+    """Return `t(n - 1) * sd / sqrt(n)` for two or more values."""
+    n = len(values)
+    quantile = float(stdtrit(n - 1, (1 + confidence) / 2))
+    return quantile * float(values.std(ddof=1)) / math.sqrt(n)
+
+
+def _normal_half_width(values: NDArray[np.float64], confidence: float) -> float:
+    quantile = float(ndtri((1 + confidence) / 2))
+    return quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def _per_sample(first: Outcome, second: Outcome, seeds: list[int]) -> NDArray[np.float64] | str | None:
+    """Return the seed-averaged difference per sample (N,), None where there is none, or why it cannot be had."""
+    if not first.per_sample and not second.per_sample:
+        return None
+    if any(seed not in one.per_sample for one in (first, second) for seed in seeds):
+        return "the metric on each test sample is stored for some cells only"
+    rows = [(first.per_sample[seed], second.per_sample[seed]) for seed in seeds]
+    lengths = {len(samples) for pair in rows for samples in pair}
+    if len(lengths) != 1:
+        return f"the test samples differ: {' and '.join(map(str, sorted(lengths)))} of them"
+    if lengths.pop() < 2:
+        return "one test sample, which does not say how far samples vary"
+    differences: NDArray[np.float64] = np.mean([one - other for one, other in rows], axis=0)
+    return differences

@@ -1,0 +1,136 @@
+"""The board in a terminal: the columns that fit, and a word on those that do not."""
+
+from __future__ import annotations
+
+import shlex
+
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from whitebench_leaderboards.board import Board
+from whitebench_leaderboards.column import ESSENTIAL, NOTHING, Column, head_of
+from whitebench_leaderboards.notation import plain
+from whitebench_leaderboards.sheet import Field, Sheet, budget, legend, sheets_of, title
+
+# No colour is named: bold and faint read on dark and light terminals, and without colour.
+_FAINT = "dim"
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+_GAP = 2
+
+
+def print_table(board: Board, console: Console) -> None:
+    """Print the board on `console`, no wider than it is."""
+    console.print(_table(board, console.width), highlight=False)
+
+
+def _table(board: Board, width: int) -> Group:
+    heading = board.heading
+    parts: list[RenderableType] = [Text(title(heading), style="bold")]
+    if heading.summary:
+        parts.append(Text(plain(heading.summary)))
+    parts.append(Text(budget(heading), style=_FAINT))
+    left_out: dict[str, None] = {}
+    for sheet in sheets_of(board):
+        keys = fitting(sheet, width)
+        hidden = [one for one in sheet.columns if one.key not in keys and not _is_blank(sheet, one)]
+        left_out.update((column.name, None) for column in hidden)
+        parts += _sheet(sheet.select(keys), width)
+    parts += [Text(), Text(legend(board), style=_FAINT)]
+    if left_out:
+        how = "A wider terminal, COLUMNS=200 or --format csv shows them."
+        parts.append(Text(f"Left out at {width} columns: {', '.join(left_out)}. {how}", style=_FAINT))
+    cell = next((cell.name for entry in board.entries for cell in entry.cells if cell.value is not None), None)
+    if cell:
+        parts.append(Text(f"Where a number comes from: whitebench show {shlex.quote(plain(cell))}", style=_FAINT))
+    return Group(*parts)
+
+
+def fitting(sheet: Sheet, width: int) -> set[str]:
+    """Return the keys of the columns that fit into `width`, those of the lowest priority first; blank ones do not."""
+    left = width + _GAP
+    keys: set[str] = set()
+    for column in sorted(sheet.columns, key=lambda one: one.priority):
+        needed = min(_width(sheet, column), _most(column, width)) + _GAP
+        if column.priority == ESSENTIAL or (needed <= left and not _is_blank(sheet, column)):
+            keys.add(column.key)
+            left -= needed
+    return keys
+
+
+def _most(column: Column, width: int) -> int:
+    """Return how wide a column may be; names are folded, numbers are not."""
+    return max(18, width // 3) if column.key == "contestant" else width
+
+
+def _is_blank(sheet: Sheet, column: Column) -> bool:
+    fields = [row.fields[sheet.columns.index(column)] for row in sheet.rows]
+    return all(str(one.cell) == NOTHING and not one.notes for one in fields)
+
+
+def _sheet(sheet: Sheet, width: int) -> list[RenderableType]:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
+    for column in sheet.columns:
+        head = Text("\n".join(head_of(column, _body_width(sheet, column))), style="bold")
+        table.add_column(
+            head,
+            justify="left" if column.is_text else "right",
+            no_wrap=column.key != "contestant",
+            overflow="fold",
+            max_width=_most(column, width),
+        )
+    notes_width = [0 if column.is_text else _notes_width(sheet, i) for i, column in enumerate(sheet.columns)]
+    for row in sheet.rows:
+        fields = zip(row.fields, notes_width, sheet.columns, strict=True)
+        table.add_row(
+            *(_write(one, marks, is_bold=row.is_leader and column.is_primary) for one, marks, column in fields),
+            style="" if row.is_ranked else _FAINT,
+        )
+    below: list[RenderableType] = [
+        *(_hanging(_superscript(number), note) for number, note in enumerate(sheet.notes, start=1)),
+        *([Text(sheet.ranking)] if sheet.ranking else []),
+        *([Text("Cells without a current result:")] if sheet.absent else []),
+        *(_hanging("-", line) for line in sheet.absent),
+    ]
+    return [Text(), Text(sheet.task, style="bold"), table, *below]
+
+
+def _hanging(mark: str, text: str) -> RenderableType:
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(mark), Text(text))
+    return Padding(grid, (0, 0, 0, 1))
+
+
+def _write(one: Field, notes_width: int, *, is_bold: bool) -> Text:
+    return Text(str(one.cell) + _marks(one).ljust(notes_width), style="bold" if is_bold else "")
+
+
+def _marks(one: Field) -> str:
+    return " " + " ".join(_superscript(number) for number in one.notes) if one.notes else ""
+
+
+def _superscript(number: int) -> str:
+    return str(number).translate(_SUPERSCRIPTS)
+
+
+def _notes_width(sheet: Sheet, index: int) -> int:
+    return max((len(_marks(row.fields[index])) for row in sheet.rows), default=0)
+
+
+def _body_width(sheet: Sheet, column: Column) -> int:
+    index = sheet.columns.index(column)
+    notes = 0 if column.is_text else _notes_width(sheet, index)
+    return max(
+        (cell_len(str(row.fields[index].cell)) + max(notes, len(_marks(row.fields[index]))) for row in sheet.rows),
+        default=0,
+    )
+
+
+def _width(sheet: Sheet, column: Column) -> int:
+    body = _body_width(sheet, column)
+    return max(body, *(cell_len(line) for line in head_of(column, body)))
