@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from whitebench.catalog import Catalog, load_catalog
 from whitebench.fit import FitPlan
 from whitebench.launch import Launcher
 from whitebench.recipe import Recipe, Tuned
+from whitebench.store import Store
 from whitebench.suite import Contestant
 
 PLUGIN = '''
@@ -123,7 +126,7 @@ class Share(torchmetrics.Metric):
         self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
 
     def update(self, logits, labels):
-        if self.how == "update" or (self.how == "test" and len(labels) == 30 and self.count == 0 and _is_test(labels, logits)):
+        if self.how == "update":
             raise ValueError("cannot take this")
         self.wrong += (logits.argmax(1) != labels).sum()
         self.count += len(labels)
@@ -136,10 +139,6 @@ class Share(torchmetrics.Metric):
         if self.how == "parts":
             return {"one": 1.0}
         return self.wrong / self.count
-
-
-def _is_test(labels, logits):
-    return True
 
 
 def share(name, how, **more):
@@ -210,6 +209,7 @@ def register_metrics():
 
 MakePlan = Callable[..., FitPlan]
 WriteSuite = Callable[..., Path]
+NewStore = Callable[[Path], Store]
 
 
 @pytest.fixture(scope="session")
@@ -232,7 +232,9 @@ def catalog(plugin: Path) -> Catalog:
 def make_plan(tmp_path: Path, plugin: Path) -> MakePlan:
     """Return a function that makes the plan of a fit on the blobs: two epochs of four steps."""
 
-    def make(model: str = "tiny", folder: str = "fit", *, metrics: tuple[str, ...] = ("error",), **changes: Any) -> FitPlan:
+    def make(
+        model: str = "tiny", folder: str = "fit", *, metrics: tuple[str, ...] = ("error",), **changes: Any
+    ) -> FitPlan:
         budget = {"epochs": 2, "batch_size": 16, "trials": 0} | changes.pop("budget", {})
         recipe = {"learning_rate": Tuned(value=0.01), "augment": False} | changes.pop("recipe", {})
         purpose = changes.pop("purpose", "cell")
@@ -286,16 +288,32 @@ learning_rate = {{ value = 0.01, low = 0.001, high = 0.1, log = true }}
 def write_suite(tmp_path: Path) -> WriteSuite:
     """Return a function that writes a suite on the blobs and returns its file."""
 
-    def write(*models: str, **changes: Any) -> Path:
+    def write(*models: str, folder: Path = tmp_path, **changes: Any) -> Path:
         known: dict[str, Any] = {
             "name": "blobs", "primary": "error", "seeds": 2, "epochs": 2, "trials": 2, "budget": "", "tuning": "",
             "contestants": "\n".join(f'[[contestants]]\nmodel = "{model}"' for model in models or ("tiny",)),
         }  # fmt: skip
-        file = tmp_path / f"{changes.get('name', 'blobs')}.toml"
+        file = folder / "blobs.toml"
         file.write_text(SUITE.format(**{**known, **changes}), encoding="utf-8")
         return file
 
     return write
+
+
+@pytest.fixture(scope="session")
+def new_store(tmp_path_factory: pytest.TempPathFactory) -> NewStore:
+    """Return a function that makes a store in a folder: MLflow takes 1.3 s for its tables, a copy of them 0.1."""
+    template = tmp_path_factory.mktemp("template") / "whitebench.db"
+    Store(f"sqlite:///{template}")
+
+    def make(folder: Path) -> Store:
+        folder.mkdir(exist_ok=True)
+        file = folder / "whitebench.db"
+        with closing(sqlite3.connect(template)) as full, closing(sqlite3.connect(file)) as empty:
+            full.backup(empty)
+        return Store(f"sqlite:///{file}")
+
+    return make
 
 
 @pytest.fixture(scope="session")

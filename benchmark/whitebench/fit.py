@@ -1,0 +1,93 @@
+"""What a fit is asked to do, what it says while it runs, and what it answers: the words of the pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from whitebench.budget import Budget
+from whitebench.events import EpochEnded, FitPurpose
+from whitebench.provenance import Provenance
+from whitebench.recipe import Recipe
+from whitebench.result import Failure, Score
+from whitebench.specs import Hyperparameters
+from whitebench.suite import Contestant
+
+PREDICTIONS = "predictions.safetensors"
+"""`index`, `labels`, `logits` and, where the primary metric is a mean over samples, `primary`."""
+WEIGHTS = "weights.safetensors"
+TRACES = "traces.safetensors"
+"""`KIND/LAYER` on a fixed sample of the test split; `index` says which."""
+LOG = "fit.log"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitPlan:
+    """One training run from first step to last score, in values only: a process of its own can be handed it."""
+
+    name: str
+    """`SUITE/CONTESTANT/TASK/trial-2`, or the cell's name."""
+    purpose: FitPurpose
+    contestant: Contestant
+    task: str
+    """A name with options, `digits[shift=1]`."""
+    primary: str
+    metrics: Sequence[str]
+    """Names of the metrics scored on the test split; not read by a trial."""
+    budget: Budget
+    recipe: Recipe
+    hyperparameters: Hyperparameters
+    seed: int
+    plugins: Sequence[Path]
+    """Local plugin files, absolute."""
+    folder: Path
+    """Where checkpoints, the log and what the fit leaves behind are written, absolute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskTest:
+    """The weights to be reported are chosen and on disk: may the test split be opened?"""
+
+    reported_epoch: int
+    validation: float
+    weights_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A fit ran to its end."""
+
+    reported_epoch: int
+    validation: float
+    """The primary metric on the validation split at that epoch."""
+    validation_loss: float
+    training_seconds: float
+    scores: Sequence[Score] = ()
+    costs: Sequence[Score] = ()
+    test_samples: int = 0
+    predictions_sha256: str = ""
+    weights_sha256: str = ""
+    provenance: Provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """A trial was told to stop early."""
+
+    epoch: int
+
+
+Message: TypeAlias = EpochEnded | AskTest
+"""What a fit says and waits to be answered on."""
+
+Answer: TypeAlias = Literal["go", "prune"]
+
+Outcome: TypeAlias = Fitted | Pruned | Failure
+"""How a fit ended."""
+
+
+def model_options(hyperparameters: Hyperparameters) -> Mapping[str, float | int | str]:
+    """Return the model's own hyperparameters, those named `model.NAME`, by their option's name."""
+    return {name.removeprefix("model."): value for name, value in hyperparameters.items() if name.startswith("model.")}

@@ -1,0 +1,149 @@
+"""One fit from names to numbers: look up, build, train, choose an epoch, open the test split once, score."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+
+from whitebench import cost, evaluation
+from whitebench.course import Course, build, resolve
+from whitebench.errors import WhitebenchError
+from whitebench.evaluation import Subject
+from whitebench.fit import PREDICTIONS, TRACES, WEIGHTS, AskTest, FitPlan, Fitted, Pruned
+from whitebench.provenance import Provenance, checkout_of, commit_of, now, processor_name
+from whitebench.result import Score, digest
+from whitebench.samples import load_samples
+from whitebench.source import versions_of
+from whitebench.specs import Direction, Samples
+from whitebench.training import Hear, Trained, seed_everything, train
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from whitebench.catalog import Catalog
+
+
+def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
+    """Train, validate and, for a cell, test once what `plan` describes.
+
+    The same plan on the same machine gives the same numbers to the last digit. A fit whose folder
+    holds a checkpoint goes on from it. A cell asks before it opens the test split, its weights
+    already on disk.
+
+    Raises:
+        WhitebenchError: the plan names something unknown or asks for a model that cannot be built.
+        DivergedError: the loss or the gradient is not a finite number; names the step and the last finite loss.
+        MetricError: the primary metric cannot be computed on the validation split.
+    """
+    started = now()
+    course = resolve(plan, catalog)
+    training, train_print = load_samples(course.task, course.task_config, "train")
+    validation, validation_print = load_samples(course.task, course.task_config, "validation")
+    memory = cost.PeakMemory("cuda" if torch.cuda.is_available() else "cpu")
+    seed_everything(plan.seed)
+    subject = build(course)
+    trained = train(course, subject, training, validation, hear)
+    if trained.is_pruned:
+        return Pruned(epoch=len(trained.history))
+    reported = trained.history[trained.reported_epoch - 1]
+    provenance = _provenance(course, subject, started, trained.resumed_from_epoch)
+    fitted = Fitted(
+        reported_epoch=trained.reported_epoch,
+        validation=reported.validation,
+        validation_loss=reported.validation_loss,
+        training_seconds=sum(one.seconds for one in trained.history),
+        provenance=dataclasses.replace(
+            provenance, ended=now(), fingerprints={"train": train_print, "validation": validation_print}
+        ),
+    )
+    if plan.purpose == "trial":
+        return fitted
+    peak = memory.above_start()
+    save_file(_state(subject.module), plan.folder / WEIGHTS)
+    weights = digest((plan.folder / WEIGHTS).read_bytes())
+    hear(AskTest(reported_epoch=fitted.reported_epoch, validation=fitted.validation, weights_sha256=weights))
+    tested = _test(course, subject, dataclasses.replace(fitted, weights_sha256=weights))
+    return dataclasses.replace(tested, costs=_costs(course, subject, training, trained, peak))
+
+
+def _test(course: Course, subject: Subject, fitted: Fitted) -> Fitted:
+    plan, budget = course.plan, course.plan.budget
+    test, fingerprint = load_samples(course.task, course.task_config, "test")
+    logits = evaluation.predict(subject, test.inputs, batch_size=budget.batch_size, precision=budget.precision)
+    predictions = {"index": torch.arange(len(test)), "labels": test.labels.contiguous(), "logits": logits}
+    save_file(predictions | evaluation.per_sample(course.primary, logits, test.labels), plan.folder / PREDICTIONS)
+    scores = evaluation.score(
+        subject, test, logits, course.metrics, batch_size=budget.batch_size, precision=budget.precision
+    )
+    kinds = evaluation.traced_kinds(course.metrics, course.model)
+    save_file(evaluation.trace_sample(subject, test, kinds, precision=budget.precision), plan.folder / TRACES)
+    fingerprints = {**fitted.provenance.fingerprints, "test": fingerprint}
+    return dataclasses.replace(
+        fitted,
+        scores=scores,
+        test_samples=len(test),
+        predictions_sha256=digest((plan.folder / PREDICTIONS).read_bytes()),
+        provenance=dataclasses.replace(fitted.provenance, fingerprints=fingerprints, ended=now()),
+    )
+
+
+def _costs(course: Course, subject: Subject, training: Samples, trained: Trained, peak: int) -> list[Score]:
+    steady = trained.history[1:] or trained.history  # the first epoch also pays for warming up
+    seconds = sum(one.seconds for one in steady)
+    rows = training.inputs[: course.plan.budget.batch_size].to(subject.device)
+    try:
+        macs, why = cost.count_macs(subject.module, course.task.shape), None
+    except WhitebenchError as error:
+        macs, why = None, str(error)
+    return [
+        _cost("parameters", "", "lower", cost.count_parameters(subject.module)),
+        _cost("macs", "per sample", "lower", macs, why),
+        _cost("training-rate", "samples/s", "higher", len(training) * len(steady) / seconds),
+        _cost("inference-rate", "samples/s", "higher", cost.inference_rate(subject.module, rows)),
+        _cost("peak-memory", "bytes", "lower", peak),
+        _cost("training-time", "s", "lower", sum(one.seconds for one in trained.history)),
+    ]
+
+
+def _cost(name: str, unit: str, direction: Direction, value: float | None, unscored: str | None = None) -> Score:
+    return Score(
+        name=name,
+        metric=name,
+        version=1,
+        direction=direction,
+        unit=unit,
+        value=None if value is None else float(value),
+        unscored=unscored,
+    )
+
+
+def _provenance(course: Course, subject: Subject, started: str, resumed: int | None) -> Provenance:
+    plan, device = course.plan, subject.device
+    libraries = versions_of(frozenset({"lightning", "numpy", "torch", "torchmetrics", "whitebench"}))
+    commit, is_dirty = commit_of(checkout_of())
+    is_cuda = device.type == "cuda"
+    return Provenance(
+        commit=commit,
+        is_dirty=is_dirty,
+        distributions={**libraries, **course.distributions},
+        python=platform.python_version(),
+        torch=torch.__version__,
+        cuda=torch.version.cuda,
+        platform=platform.platform(),
+        device=torch.cuda.get_device_name(device) if is_cuda else processor_name(),
+        threads=torch.get_num_threads(),
+        precision=plan.budget.precision,
+        seed=plan.seed,
+        started=started,
+        resumed_from_epoch=resumed,
+        is_deterministic=not is_cuda,  # kernels without a deterministic form only warn there
+    )
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    # A copy of each: safetensors refuses weights that share storage.
+    return {name: weight.detach().cpu().clone().contiguous() for name, weight in module.state_dict().items()}

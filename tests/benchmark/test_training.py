@@ -1,0 +1,217 @@
+"""A fit's training: the same digits every time, interrupted or not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from whitebench.catalog import Catalog
+from whitebench.course import Course, build, resolve
+from whitebench.errors import DivergedError, MetricError, TraceError
+from whitebench.evaluation import Subject
+from whitebench.events import EpochEnded
+from whitebench.fit import Answer, FitPlan, Message
+from whitebench.samples import load_samples
+from whitebench.specs import Samples, Split
+from whitebench.training import Trained, seed_everything, train
+
+MakePlan = Callable[..., FitPlan]
+FOUR = {"epochs": 4}
+
+
+class StopError(Exception):
+    """Stands for whatever ends a fit's process."""
+
+
+def run(plan: FitPlan, catalog: Catalog, hear: Callable[[Message], Answer] = lambda _: "go") -> tuple[Trained, Subject]:
+    course = resolve(plan, catalog)
+    seed_everything(plan.seed)
+    subject = build(course)
+    return train(course, subject, split(course, "train"), split(course, "validation"), hear), subject
+
+
+def split(course: Course, name: Split) -> Samples:
+    return load_samples(course.task, course.task_config, name)[0]
+
+
+def stop_at(epoch: int) -> Callable[[Message], Answer]:
+    def hear(message: Message) -> Answer:
+        assert isinstance(message, EpochEnded)
+        if message.epoch == epoch:
+            raise StopError
+        return "go"
+
+    return hear
+
+
+def numbers(history: Any) -> list[dict[str, Any]]:
+    return [{key: value for key, value in dataclasses.asdict(one).items() if key != "seconds"} for one in history]
+
+
+def weights(subject: Subject) -> dict[str, list[float]]:
+    return {name: weight.flatten().tolist() for name, weight in subject.module.state_dict().items()}
+
+
+def test_the_same_plan_twice_gives_the_same_digits(make_plan: MakePlan, catalog: Catalog) -> None:
+    torch.rand(3)  # what happened before in the process does not matter
+    once, first = run(make_plan(folder="a"), catalog)
+    twice, second = run(make_plan(folder="b"), catalog)
+    assert weights(first) == weights(second)
+    assert numbers(once.history) == numbers(twice.history)
+
+
+def test_another_seed_gives_other_digits(make_plan: MakePlan, catalog: Catalog) -> None:
+    assert weights(run(make_plan(folder="a"), catalog)[1]) != weights(run(make_plan(folder="b", seed=1), catalog)[1])
+
+
+@pytest.mark.parametrize("report", ["last", "chosen"])
+@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("epoch", [1, 2, 4])
+def test_a_resumed_fit_ends_bit_identical_to_an_undisturbed_one(
+    make_plan: MakePlan, catalog: Catalog, epoch: int, report: str, *, augment: bool
+) -> None:
+    settings: dict[str, Any] = {"budget": {**FOUR, "report": report}, "recipe": {"augment": augment}}
+    whole, undisturbed = run(make_plan(folder="whole", **settings), catalog)
+    with pytest.raises(StopError):
+        run(make_plan(folder="broken", **settings), catalog, stop_at(epoch))
+    resumed, subject = run(make_plan(folder="broken", **settings), catalog)
+    assert resumed.resumed_from_epoch == epoch
+    assert weights(subject) == weights(undisturbed)
+    assert numbers(resumed.history) == numbers(whole.history)
+    assert resumed.reported_epoch == whole.reported_epoch
+
+
+def test_a_fit_interrupted_again_and_again_still_ends_the_same(make_plan: MakePlan, catalog: Catalog) -> None:
+    _, undisturbed = run(make_plan(folder="whole", budget=FOUR), catalog)
+    for epoch in (1, 2, 3):
+        with pytest.raises(StopError):
+            run(make_plan(folder="broken", budget=FOUR), catalog, stop_at(epoch))
+    assert weights(run(make_plan(folder="broken", budget=FOUR), catalog)[1]) == weights(undisturbed)
+
+
+def test_a_resumed_fit_tells_the_epochs_of_its_earlier_life_again(make_plan: MakePlan, catalog: Catalog) -> None:
+    told: list[Message] = []
+
+    def hear(message: Message) -> Answer:
+        told.append(message)
+        return "go"
+
+    run(make_plan(), catalog)
+    run(make_plan(name="blobs/renamed/blobs/0"), catalog, hear)  # at its last epoch already
+    assert [(one.fit, one.epoch) for one in told if isinstance(one, EpochEnded)] == [
+        ("blobs/renamed/blobs/0", 1),
+        ("blobs/renamed/blobs/0", 2),
+    ]
+
+
+def test_a_trial_told_to_prune_stops_and_does_so_again_after_a_kill(make_plan: MakePlan, catalog: Catalog) -> None:
+    def prune(message: Message) -> Answer:
+        return "prune" if isinstance(message, EpochEnded) and message.epoch == 2 else "go"
+
+    for _ in range(2):
+        trained, _ = run(make_plan(budget=FOUR), catalog, prune)
+        assert (trained.is_pruned, len(trained.history)) == (True, 2)
+
+
+def test_a_checkpoint_that_cannot_be_read_starts_the_fit_over(make_plan: MakePlan, catalog: Catalog) -> None:
+    _, undisturbed = run(make_plan(folder="whole"), catalog)
+    plan = make_plan(folder="broken")
+    checkpoint = plan.folder / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"half a checkpoint")
+    trained, subject = run(plan, catalog)
+    assert trained.resumed_from_epoch is None
+    assert weights(subject) == weights(undisturbed)
+
+
+def test_the_chosen_epoch_is_the_first_of_those_that_validation_likes_best(
+    make_plan: MakePlan, catalog: Catalog
+) -> None:
+    trained, _ = run(make_plan(budget={"epochs": 8, "report": "chosen"}), catalog)
+    values = [one.validation for one in trained.history]
+    assert trained.reported_epoch == values.index(min(values)) + 1  # `error`: lower is better
+    assert trained.reported_epoch < 8
+
+
+def test_every_epoch_sees_other_batches(make_plan: MakePlan, catalog: Catalog) -> None:
+    # Where weights do not move, the mean loss of the batches (16, 16, 16, 12) depends on how they were cut.
+    still = {"learning_rate": 1e-30, "weight_decay": 0.0}
+    plan = make_plan("tiny[rate=0.0]", budget=FOUR, hyperparameters=still)
+    losses = [one.train_loss for one in run(plan, catalog)[0].history]
+    assert len(set(losses)) == 4
+
+
+def test_a_models_own_penalty_is_part_of_the_loss(make_plan: MakePlan, catalog: Catalog) -> None:
+    def shrinkage(model: str) -> float:
+        _, subject = run(make_plan(model, folder=model, budget={"epochs": 10}), catalog)
+        hidden = subject.module.get_submodule("hidden").weight
+        assert isinstance(hidden, torch.Tensor)
+        return float(hidden.detach().norm())
+
+    assert shrinkage("penalised") < 0.7 * shrinkage("tiny")
+
+
+def test_a_loss_that_is_no_number_names_its_step_and_the_last_finite_loss(
+    make_plan: MakePlan, catalog: Catalog
+) -> None:
+    with pytest.raises(DivergedError, match=r"the loss is nan in epoch 1, step 2 \(last finite loss: [0-9.]+\)"):
+        run(make_plan("faulty[how=nan]"), catalog)
+
+
+def test_a_step_that_would_make_every_weight_nan_is_seen_at_the_last_step_too(
+    make_plan: MakePlan, catalog: Catalog
+) -> None:
+    plan = make_plan(budget={"epochs": 1, "batch_size": 60})  # a single step
+    course = resolve(plan, catalog)
+    subject = build(course)
+    weight = next(subject.module.get_submodule("head").parameters())
+    weight.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore[no-untyped-call]  # torch says no more
+    with pytest.raises(DivergedError, match="the gradient norm is inf in epoch 1, step 1"):
+        train(course, subject, split(course, "train"), split(course, "validation"), lambda _: "go")
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("error-raises", "metric 'error-raises' raised ValueError: cannot take this"),
+        ("error-mute", "metric 'error-mute' raised ValueError: cannot say"),
+        ("error-nan", "metric 'error-nan' gives nothing to rank by: the value is nan"),
+        (
+            "error-parts",
+            "metric 'error-parts' gives nothing to rank by: it computes error-parts/one, none called by its name",
+        ),
+    ],
+)
+def test_a_primary_metric_that_gives_no_number_ends_the_fit(
+    make_plan: MakePlan, catalog: Catalog, metric: str, message: str
+) -> None:
+    with pytest.raises(MetricError, match=message):
+        run(make_plan(primary=metric), catalog)
+
+
+def test_a_trace_that_names_no_module_is_refused_before_training(make_plan: MakePlan, catalog: Catalog) -> None:
+    def never(_: Message) -> Answer:
+        raise AssertionError("it trained")
+
+    with pytest.raises(TraceError, match=r"no module matches 'blocks\.\*'"):
+        run(make_plan("blind", metrics=("depths",)), catalog, never)
+
+
+def test_an_epoch_that_was_told_is_on_disk(make_plan: MakePlan, catalog: Catalog) -> None:
+    plan = make_plan()
+
+    def look(message: Message) -> Answer:
+        assert isinstance(message, EpochEnded)
+        state = torch.load(plan.folder / "checkpoints" / "last.ckpt", weights_only=True)
+        assert [one["epoch"] for one in state["history"]] == list(range(1, message.epoch + 1))
+        json.dumps(state["history"], allow_nan=False)
+        return "go"
+
+    run(plan, catalog, look)
+    assert Path(plan.folder / "checkpoints" / "chosen.ckpt").exists()
