@@ -1,0 +1,292 @@
+"""One process group per fit, forked from a server that has torch and Lightning loaded already.
+
+A fit that leaks, hangs, segfaults or is killed takes nothing with it. The server is asked to start
+before anything slow happens here, so that it loads its libraries in the meantime.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import faulthandler
+import fcntl
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Sequence
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.forkserver import ensure_running
+from typing import Any
+
+from whitebench.errors import DivergedError, MetricError, UnknownNameError, WhitebenchError
+from whitebench.fit import LOG, Answer, FitPlan, Fitted, Message, Outcome, Pruned
+from whitebench.result import Failure, FailureKind
+
+PRELOADED = (
+    "whitebench.fitting",
+    "sklearn.datasets",
+    "torch.distributed.launcher.api",
+)
+"""What the server imports once for all fits: 4 to 11 s cold, after which a fit starts in 0.1 s."""
+
+GRACE = 5.0
+"""Seconds a process is given to be gone after it was killed, or after it hung up."""
+
+TAIL = 16_000
+"""Characters of a log that tell how a fit died: faulthandler writes some 80 frames, the last call first, and
+the names of 170 extension modules after them."""
+
+
+class RunningFit:
+    """A fit under way, as the conductor holds it."""
+
+    def __init__(self, context: Any, plan: FitPlan) -> None:
+        self.plan = plan
+        self._channel, theirs = context.Pipe()
+        # The child holds the other end; when this process is gone, however it went, the child's whole
+        # group is ended. PR_SET_PDEATHSIG alone was not enough.
+        lifeline, self._lifeline = context.Pipe(duplex=False)
+        self._process = context.Process(target=_child, args=(plan, theirs, lifeline), name=plan.name)
+        self._process.start()
+        theirs.close()
+        lifeline.close()
+        self._started = time.monotonic()
+        self._idle = 0.0
+        self._asked: float | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process, and the process group, of the fit."""
+        return int(self._process.pid)
+
+    @property
+    def seconds(self) -> float:
+        """How long the fit has been at work: time spent waiting for an answer is not counted."""
+        now = time.monotonic()
+        waiting = now - self._asked if self._asked is not None else 0.0
+        return now - self._started - self._idle - waiting
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the fit has taken longer than its budget allows."""
+        return self.seconds > self.plan.budget.fit_minutes * 60
+
+    @property
+    def signs(self) -> tuple[Any, Any]:
+        """What becomes ready when the fit says something or ends."""
+        return self._channel, self._process.sentinel
+
+    def receive(self) -> Message | Outcome | None:
+        """Return what the fit said next, or how it ended; None where there is nothing yet."""
+        is_alive = self._process.is_alive()  # looked at first: what a fit said before it ended is then in the pipe
+        try:
+            if self._channel.poll():
+                said: Message | Outcome = self._channel.recv()
+                self._asked = time.monotonic()
+                return said
+        except (EOFError, OSError):
+            self._process.join(GRACE)
+            return self._death()
+        return None if is_alive else self._death()
+
+    def answer(self, answer: Answer) -> None:
+        """Answer what the fit said last."""
+        if self._asked is not None:
+            self._idle, self._asked = self._idle + time.monotonic() - self._asked, None
+        with contextlib.suppress(OSError):  # a fit that has ended in the meantime says so itself
+            self._channel.send(answer)
+
+    def end(self) -> None:
+        """End the fit's whole process group and wait until it is gone; harmless where it is gone already."""
+        _end_group(self.pid)
+        self._process.kill()  # for one that has not come so far as to lead its group
+        self._process.join(GRACE)
+        self._channel.close()
+        self._lifeline.close()
+
+    def timed_out(self) -> Failure:
+        """Return the failure of a fit that is about to be ended because it took too long."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGUSR1)  # faulthandler writes to the log where the fit is
+            time.sleep(0.2)
+        minutes = self.plan.budget.fit_minutes
+        return self._failure(
+            FailureKind.TIMEOUT,
+            f"took longer than the {minutes:g} minutes of budget.fit_minutes: raise it, or make the fit smaller",
+        )
+
+    def _death(self) -> Failure:
+        code = self._process.exitcode
+        if code is None:
+            return self._failure(FailureKind.ERROR, "the fit closed its line to the conductor before it was done")
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = " (the system ends processes this way when memory runs out)" if name == "SIGKILL" else ""
+            return self._failure(FailureKind.KILLED, f"the fit's process was ended by {name}{hint}")
+        return self._failure(FailureKind.ERROR, f"the fit's process exited with code {code} before it was done")
+
+    def _failure(self, kind: FailureKind, message: str) -> Failure:
+        log = self.plan.folder / LOG
+        tail = log.read_text(errors="replace")[-TAIL:] if log.exists() else ""
+        return Failure(kind=kind, message=message, traceback=tail, log=str(log))
+
+
+class Launcher:
+    """Starts fits, each in a process of its own."""
+
+    def __init__(self, *, threads: int) -> None:
+        # The server inherits these; set before it starts, they hold for every library in every fit.
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ.setdefault("PYTHONHASHSEED", "0")  # a set of names comes in the same order in every run
+        self._fits: weakref.WeakSet[RunningFit] = weakref.WeakSet()
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(PRELOADED))
+        ensure_running()
+        atexit.register(self.close)  # before multiprocessing's own, which would wait for fits to end by themselves
+
+    def warm(self) -> None:
+        """Wait until the server has loaded its libraries."""
+        process = self._context.Process(target=_do_nothing)
+        process.start()
+        process.join()
+
+    def start(self, plan: FitPlan) -> RunningFit:
+        """Start a fit; the first waits until the server is warm."""
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        fit = RunningFit(self._context, plan)
+        self._fits.add(fit)
+        return fit
+
+    def close(self) -> None:
+        """End every fit that is still under way."""
+        for fit in list(self._fits):
+            fit.end()
+        self._fits.clear()
+
+
+def wait_for(fits: Sequence[RunningFit], seconds: float) -> list[RunningFit]:
+    """Return those of `fits` that have something to say or have ended, after at most `seconds`."""
+    ready = set(connection.wait([sign for fit in fits for sign in fit.signs], timeout=seconds))
+    return [fit for fit in fits if not ready.isdisjoint(fit.signs)]
+
+
+def _do_nothing() -> None:
+    """Show that the server can fork."""
+
+
+def _end_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _child(plan: FitPlan, channel: Connection[Any, Any], lifeline: Connection[Any, Any]) -> None:
+    """Run a fit in its own process: everything it prints goes to its log, how it ended to the conductor."""
+    os.setpgid(0, 0)
+    _hold(lifeline)
+    _log_to(plan)
+    outcome = _outcome(plan, channel)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # the conductor ends the group as soon as it has the outcome
+    channel.send(outcome)
+
+
+def _hold(lifeline: Connection[Any, Any]) -> None:
+    """End the whole group once the conductor's end of `lifeline` is closed, however that came about."""
+    group = os.getpgid(0)
+    if hasattr(fcntl, "F_SETSIG"):
+        # Linux does it by itself. A thread has to wait for the interpreter's lock, and a fit may hold
+        # that for ever (a regular expression gone wild).
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -group)
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    threading.Thread(target=_wait_and_end, args=(lifeline, group), daemon=True).start()
+
+
+def _wait_and_end(lifeline: Connection[Any, Any], group: int) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv_bytes()
+    _end_group(group)
+
+
+def _log_to(plan: FitPlan) -> None:
+    log = os.open(plan.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what a fit said before it was killed counts
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    logging.basicConfig(level=logging.INFO, force=True, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.captureWarnings(capture=True)
+
+
+def _outcome(plan: FitPlan, channel: Connection[Any, Any]) -> Outcome:
+    def hear(message: Message) -> Answer:
+        channel.send(message)
+        answer: Answer = channel.recv()
+        return answer
+
+    try:
+        return _run(plan, hear)
+    except BaseException as error:  # whatever a stranger's model does, it is a Failure
+        traceback.print_exc()
+        return Failure(
+            kind=kind_of(error),
+            message=_message(error),
+            traceback=traceback.format_exc(),
+            log=str(plan.folder / LOG),
+        )
+
+
+def _run(plan: FitPlan, hear: Any) -> Fitted | Pruned:
+    import torch
+
+    from whitebench.catalog import load_catalog
+    from whitebench.fitting import run_fit
+
+    torch.set_num_threads(plan.budget.threads)
+    catalog = load_catalog(plan.plugins)
+    try:
+        return run_fit(plan, catalog, hear)
+    except UnknownNameError as error:
+        if catalog.quarantined:  # the conductor knew the name, so its plugin loads there and not here
+            raise ImportError(str(error)) from error
+        raise
+
+
+def kind_of(error: BaseException) -> FailureKind:
+    """Return the kind of failure that an exception in a fit is."""
+    if isinstance(error, DivergedError):
+        return FailureKind.NAN
+    if isinstance(error, MetricError):
+        return FailureKind.METRIC
+    if isinstance(error, ImportError):
+        return FailureKind.IMPORT
+    if isinstance(error, WhitebenchError):
+        return FailureKind.CONFIG
+    # torch says it in words: OutOfMemoryError is a RuntimeError, and so is what RLIMIT_AS leads to.
+    words = str(error)
+    is_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or is_system or "out of memory" in words or "can't allocate memory" in words:
+        return FailureKind.OOM
+    return FailureKind.ERROR
+
+
+def _message(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:500]
+    if isinstance(error, SystemExit):
+        return f"the fit called sys.exit({text})"
+    return (
+        text if isinstance(error, WhitebenchError | DivergedError | MetricError) else f"{type(error).__name__}: {text}"
+    )
