@@ -1,0 +1,285 @@
+"""Tuning: the only room with Optuna. Which trials, which are pruned, which choice.
+
+Trial i is point i of one seeded quasi-random sequence, so that any interruption and any number of
+fits at a time give the same trials. The recipe's hyperparameters take the sequence's first dimensions
+and the model's own the ones after them: every contestant is tried at the same points of the recipe.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self, TypeAlias
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from whitebench.budget import Tuning
+from whitebench.errors import WhitebenchError
+from whitebench.identity import digest_of
+from whitebench.result import Chosen
+from whitebench.sequence import DIMENSIONS, edges, quasi_random_point
+from whitebench.space import Choice, FloatRange, Space
+from whitebench.specs import Direction, Hyperparameters
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+Curve: TypeAlias = Mapping[int, float]
+"""The validation score after each epoch, counted from 1."""
+
+State: TypeAlias = Literal["complete", "pruned", "failed"]
+_STATES: Mapping[State, TrialState] = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One tuning trial that has ended."""
+
+    number: int
+    hyperparameters: Hyperparameters
+    state: State
+    validation: float | None = None
+    validation_loss: float | None = None
+    curve: Curve = field(default_factory=dict)
+    seconds: float = 0.0
+    reason: str = ""
+    """Why it failed."""
+
+
+class Storage:
+    """Optuna's own file; reading makes none. Optuna cannot share MLflow's: both own a table `alembic_version`."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    @classmethod
+    def in_folder(cls, home: Path) -> Self:
+        """Return the storage that stands beside the store in `home`."""
+        return cls(home / "whitebench.optuna.db")
+
+    def find(self, name: str) -> optuna.Study | None:
+        """Return the study called `name`, if there is one."""
+        if not self.file.exists():
+            return None
+        try:
+            return optuna.load_study(study_name=name, storage=self._opened)
+        except KeyError:
+            return None
+
+    def make(self, name: str, direction: Literal["minimize", "maximize"]) -> optuna.Study:
+        """Return the study called `name`, made where there is none."""
+        return optuna.create_study(study_name=name, storage=self._opened, direction=direction, load_if_exists=True)
+
+    def delete(self, name: str) -> None:
+        """Delete the study called `name`."""
+        optuna.delete_study(study_name=name, storage=self._opened)
+
+    @cached_property
+    def _opened(self) -> optuna.storages.RDBStorage:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self.file)) as database:
+            database.execute("PRAGMA journal_mode=WAL")  # a trial is then written in a third of the time
+        return optuna.storages.RDBStorage(f"sqlite:///{self.file}")
+
+
+class Study:
+    """The trials of one contestant on one task, kept in Optuna's own file.
+
+    A trial is written once, when it has ended: an interruption leaves nothing half-done.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        name: str,
+        *,
+        search: Mapping[str, Space],
+        stated: Hyperparameters,
+        tuning: Tuning,
+        direction: Direction,
+        allowed: int,
+    ) -> None:
+        if len(search) > DIMENSIONS:
+            raise WhitebenchError(f"{name}: {len(search)} hyperparameters are searched, at most {DIMENSIONS} can be")
+        self.name, self.search, self.stated, self.tuning = name, dict(search), dict(stated), tuning
+        self.direction: Literal["minimize", "maximize"] = "minimize" if direction == "lower" else "maximize"
+        self.allowed = allowed
+        self._storage = storage
+
+    @cached_property
+    def _ended(self) -> dict[int, Trial]:
+        # Read once: while a suite is run nobody else writes to it.
+        study = self._storage.find(self.name) if self.allowed else None
+        return {trial.number: trial for trial in map(_read, study.get_trials(deepcopy=False))} if study else {}
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The trials that have ended, by number, each once."""
+        return [self._ended[number] for number in sorted(self._ended)]
+
+    @property
+    def owed(self) -> list[int]:
+        """The numbers of the trials still to run."""
+        return [number for number in range(self.allowed) if number not in self._ended]
+
+    def is_ready(self, number: int) -> bool:
+        """Return whether the trial's hyperparameters can be known yet."""
+        return self.tuning.sampler == "quasi-random" or all(number <= lower for lower in self.owed)
+
+    def hyperparameters(self, number: int) -> Hyperparameters:
+        """Return what trial `number` is run with."""
+        if self.tuning.sampler == "tpe":
+            drawn = self._suggested(number)
+        else:
+            drawn = quasi_random_point(self.search, seed=self.tuning.seed, number=number)
+        return {**self.stated, **drawn}
+
+    def record(self, trial: Trial) -> None:
+        """Keep a trial that has ended."""
+        self._storage.make(self.name, self.direction).add_trial(
+            create_trial(
+                state=_STATES[trial.state],
+                value=trial.validation if trial.state == "complete" else None,
+                params={name: trial.hyperparameters[name] for name in self.search},
+                distributions=distributions(self.search),
+                intermediate_values=dict(trial.curve),
+                user_attrs={
+                    "number": trial.number,
+                    "hyperparameters": dict(trial.hyperparameters),
+                    "validation": trial.validation,
+                    "validation_loss": trial.validation_loss,
+                    "seconds": trial.seconds,
+                    "reason": trial.reason,
+                },
+            )
+        )
+        self._ended[trial.number] = trial
+
+    def start_over(self) -> None:
+        """Forget every trial."""
+        self._storage.delete(self.name)
+        self._ended.clear()
+
+    def choose(self) -> Chosen:
+        """Freeze the choice: the best on validation; of equals the lower validation loss, then the lower number.
+
+        Raises:
+            WhitebenchError: trials were allowed and none of them completed; says why the first failed.
+        """
+        trials = self.trials
+        complete = [trial for trial in trials if trial.state == "complete"]
+        if self.allowed and not complete:
+            why = next((trial.reason for trial in trials if trial.reason), "all were pruned")
+            raise WhitebenchError(f"none of the {len(trials)} tuning trials completed; the first said: {why}")
+        best = min(complete, key=self._order) if complete else None
+        chosen = best.hyperparameters if best else self.stated
+        return Chosen(
+            hyperparameters=chosen,
+            trial=best.number if best else None,
+            validation=best.validation if best else None,
+            edges=edges(self.search, chosen) if best else (),
+            trials_allowed=self.allowed,
+            trials_complete=len(complete),
+            trials_pruned=sum(trial.state == "pruned" for trial in trials),
+            trials_failed=sum(trial.state == "failed" for trial in trials),
+            tuning_seconds=sum(trial.seconds for trial in trials),
+            digest=digest_of(dict(chosen)),
+        )
+
+    def _order(self, trial: Trial) -> tuple[float, float, int]:
+        value = trial.validation or 0.0
+        return (
+            value if self.direction == "minimize" else -value,
+            trial.validation_loss if trial.validation_loss is not None else 0.0,
+            trial.number,
+        )
+
+    def _suggested(self, number: int) -> Hyperparameters:
+        """Return what TPE suggests given the trials of lower number: the same after any interruption."""
+        sampler = optuna.samplers.TPESampler(seed=_seed_of(self.tuning.seed, number))
+        view = optuna.create_study(direction=self.direction, sampler=sampler)
+        for trial in self.trials:
+            if trial.number < number and trial.state == "complete":
+                view.add_trial(
+                    create_trial(
+                        value=trial.validation,
+                        params={name: trial.hyperparameters[name] for name in self.search},
+                        distributions=distributions(self.search),
+                    )
+                )
+        return dict(view.ask(fixed_distributions=distributions(self.search)).params)
+
+
+def verdict(
+    tuning: Tuning,
+    *,
+    direction: Direction,
+    number: int,
+    epoch: int,
+    curves: Mapping[int, Curve],
+    ended: Collection[int],
+) -> Literal["go", "prune"] | None:
+    """Return whether trial `number` goes on after `epoch`, or None while that cannot be known yet.
+
+    Optuna's median rule over the trials of lower number only, each as far as `epoch`: what the answer
+    is depends neither on how many fits run at a time nor on which is quicker.
+    """
+    if tuning.pruning == "off" or number < tuning.pruning_from_trial or epoch < tuning.pruning_from_epoch:
+        return "go"
+    lower = range(number)
+    if any(epoch not in curves.get(one, {}) and one not in ended for one in lower):
+        return None
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0)
+    view = optuna.create_study(direction="minimize" if direction == "lower" else "maximize", pruner=pruner)
+    for one in lower:
+        reached = {step: value for step, value in curves.get(one, {}).items() if step <= epoch}
+        if epoch in reached:
+            view.add_trial(create_trial(value=reached[epoch], intermediate_values=reached))
+    mine = {step: value for step, value in curves[number].items() if step <= epoch}
+    asking = create_trial(state=TrialState.RUNNING, intermediate_values=mine)
+    return "prune" if pruner.prune(view, asking) else "go"
+
+
+def _seed_of(seed: int, number: int) -> int:
+    return int(digest_of([seed, number])[:8], 16)  # numpy takes seeds below 2^32
+
+
+def distributions(search: Mapping[str, Space]) -> dict[str, BaseDistribution]:
+    """Return the spaces in Optuna's words."""
+    return {name: _distribution(space) for name, space in search.items()}
+
+
+def _distribution(space: Space) -> BaseDistribution:
+    if isinstance(space, Choice):
+        return CategoricalDistribution(list(space.options))
+    kind = FloatDistribution if isinstance(space, FloatRange) else IntDistribution
+    return kind(space.low, space.high, log=space.log)  # type: ignore[arg-type]  # each takes its own numbers
+
+
+def _read(trial: FrozenTrial) -> Trial:
+    known = trial.user_attrs
+    states = {state: name for name, state in _STATES.items()}
+    return Trial(
+        number=known["number"],
+        hyperparameters=known["hyperparameters"],
+        state=states[trial.state],
+        validation=known["validation"],
+        validation_loss=known["validation_loss"],
+        curve=dict(trial.intermediate_values),
+        seconds=known["seconds"],
+        reason=known["reason"],
+    )
