@@ -1,0 +1,43 @@
+"""Where results live: what `--store` may say, and the folder beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlparse
+
+from whitebench.errors import StoreError
+
+DEFAULT_URI = "sqlite:///whitebench.db"
+SCHEMES = ("http", "https", "postgresql", "mysql", "mssql")
+
+
+def resolve_uri(uri: str | None) -> str:
+    """Return the store's URI with its path absolute: what `--store` says, or the file in the working folder.
+
+    Raises:
+        StoreError: the URI is of a kind that MLflow does not know.
+    """
+    uri = uri or DEFAULT_URI
+    file = sqlite_file(uri)
+    if file is not None:
+        return f"sqlite:///{file}"
+    if urlparse(uri).scheme.partition("+")[0] not in SCHEMES:
+        raise StoreError(f"--store {uri}: give a database or server, as in sqlite:///whitebench.db or http://host:5000")
+    return uri
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the absolute path of a SQLite store's file, or None for another kind of store."""
+    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+
+
+def exists(uri: str) -> bool:
+    """Return whether there is a store to read; one on a server is taken to be there."""
+    file = sqlite_file(uri)
+    return file is None or file.exists()
+
+
+def home_of(uri: str) -> Path:
+    """Return the folder for what stands beside the store: beside its file, or here for one on a server."""
+    file = sqlite_file(uri)
+    return file.parent if file else Path.cwd()

@@ -1,0 +1,264 @@
+"""The store: results in our own words, over MLflow's. Two experiments a suite: its cells, and its tuning.
+
+A cell's run opens when its fit starts, receives its curves, and is *finished* only once a last tag
+names the sha256 of its result.json: whoever reads never meets half a result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from whitebench.errors import LostResultError
+from whitebench.events import EpochEnded
+from whitebench.fit import PREDICTIONS
+from whitebench.identity import CellName, Parts, canonical
+from whitebench.result import Chosen, Failure, Result, digest, result_from_json, to_json
+from whitebench.suite import Contestant
+from whitebench.tags import StoredCell, Tag, model_key, read_cell
+from whitebench.tracking import Point, Status, Tracking, queryable
+
+RESULT = "result.json"
+IDENTITY = "identity.json"
+FAILURE = "failure.json"
+CHOICE = "choice.json"
+
+
+class Store:
+    """Results behind one MLflow tracking URI; every method may raise StoreError."""
+
+    def __init__(self, uri: str) -> None:
+        self.tracking = Tracking(uri)
+
+    # Cells
+
+    def open_cell(
+        self,
+        cell: CellName,
+        *,
+        contestant: Contestant,
+        overrides: str,
+        identity: str,
+        parts: Parts,
+        chosen: Chosen,
+        is_guest: bool,
+    ) -> str:
+        """Open the run of a cell whose choice is frozen, and return its id."""
+        tags = {
+            Tag.KIND: "cell",
+            Tag.STATE: "running",
+            Tag.IDENTITY: identity,
+            Tag.SUITE: cell.suite,
+            Tag.OVERRIDES: queryable(overrides),
+            Tag.CONTESTANT: cell.contestant,
+            Tag.CONTESTANT_SPEC: canonical(asdict(contestant)),
+            Tag.MODEL: model_key(parts),
+            Tag.TASK: queryable(cell.task),
+            Tag.SEED: str(cell.seed),
+            Tag.IS_GUEST: str(is_guest).lower(),
+            Tag.CHOICE: chosen.digest,
+            Tag.OPENINGS: "0",
+        }
+        run_id = self.tracking.open_run(cell.suite, f"{cell.contestant}/{cell.task}/{cell.seed}", tags)
+        self.tracking.log_text(run_id, IDENTITY, canonical(parts))
+        self.tracking.log_params(run_id, {**chosen.hyperparameters, "model": contestant.model, "seed": cell.seed})
+        return run_id
+
+    def log_epoch(self, run_id: str, event: EpochEnded, primary: str) -> None:
+        """Add an epoch to a run's curves."""
+        self.tracking.log_points(run_id, _curves([event], primary))
+
+    def record_opening(self, run_id: str) -> int:
+        """Record that a cell's test split is being opened; return how often it has been, this time included.
+
+        Counted per model with its options and per task over every experiment of the store: overridden
+        suites, repeats, failures and runs deleted in MLflow too.
+        """
+        tags = self.tracking.run(run_id).tags
+        self.tracking.tag(run_id, {Tag.OPENINGS: str(int(tags[Tag.OPENINGS]) + 1)})
+        same = self.tracking.runs_anywhere({name: tags[name] for name in (Tag.MODEL, Tag.TASK)})
+        return sum(int(run.tags.get(Tag.OPENINGS, 0)) for run in same)
+
+    def finish_cell(self, run_id: str, result: Result, folder: Path) -> None:
+        """Store a cell's result with what its fit left in `folder`, and mark the cell's older runs."""
+        text = to_json(result)
+        self.keep_files(run_id, folder)
+        self.tracking.log_text(run_id, RESULT, text.decode())
+        self.tracking.log_points(run_id, _scores(result))
+        self.tracking.close_run(run_id, "FINISHED", {Tag.STATE: "finished"})
+        self.tracking.tag(run_id, {Tag.RESULT: digest(text)})
+        self._supersede(run_id)
+
+    def keep_files(self, run_id: str, folder: Path) -> None:
+        """Store what a fit left in `folder`, its checkpoints left out."""
+        for file in sorted(folder.iterdir()):
+            if file.is_file():
+                self.tracking.log_file(run_id, file)
+
+    def fail_cell(self, run_id: str, failure: Failure) -> None:
+        """Store why a cell yielded nothing, with its traceback and log."""
+        self.tracking.log_text(run_id, FAILURE, to_json(failure).decode())
+        if Path(failure.log).is_file():
+            self.tracking.log_file(run_id, Path(failure.log))
+        why = {Tag.FAILURE: failure.kind.value, Tag.MESSAGE: failure.message[:4000], Tag.STATE: "failed"}
+        self.tracking.close_run(run_id, "FAILED", why)
+        self._supersede(run_id)
+
+    def interrupt(self, run_id: str) -> None:
+        """Mark a run whose fit was stopped before its end."""
+        self.tracking.close_run(run_id, "KILLED", {Tag.STATE: "interrupted"})
+
+    def close_abandoned(self, suite: str) -> None:
+        """Mark the runs that an earlier conductor left open; call it only while no other is at work."""
+        for experiment in (suite, _tuning(suite)):
+            for run in self.tracking.runs(experiment, {Tag.STATE: "running"}):
+                self.interrupt(run.run_id)
+
+    # Studies
+
+    def open_study(self, suite: str, contestant: str, task: str, *, overrides: str, name: str) -> str:
+        """Return the run under which a study's trials stand: that of an earlier life, or a new one."""
+        same = {Tag.KIND: "study", Tag.IDENTITY: name, Tag.OVERRIDES: queryable(overrides)}
+        for run in self.tracking.runs(_tuning(suite), same):
+            if run.tags[Tag.STATE] == "interrupted":
+                self.tracking.reopen_run(run.run_id, {Tag.STATE: "running"})
+                return run.run_id
+            if run.tags[Tag.STATE] == "finished":
+                return run.run_id
+        tags = same | {
+            Tag.STATE: "running",
+            Tag.SUITE: suite,
+            Tag.CONTESTANT: contestant,
+            Tag.TASK: queryable(task),
+        }
+        return self.tracking.open_run(_tuning(suite), f"{contestant}/{task}", tags)
+
+    def log_trial(
+        self,
+        study_run: str,
+        *,
+        number: int,
+        hyperparameters: Mapping[str, object],
+        state: str,
+        epochs: Sequence[EpochEnded],
+        primary: str,
+        validation: float | None,
+        reason: str,
+    ) -> None:
+        """Store a trial that has ended as a child of its study's run."""
+        study = self.tracking.run(study_run).tags
+        kept = (Tag.SUITE, Tag.OVERRIDES, Tag.CONTESTANT, Tag.TASK)
+        tags = {name: study[name] for name in kept} | {Tag.KIND: "trial", Tag.STATE: "running"}
+        name = f"{study['mlflow.runName']}/trial-{number}"
+        run_id = self.tracking.open_run(_tuning(study[Tag.SUITE]), name, tags, parent=study_run)
+        self.tracking.log_params(run_id, hyperparameters)
+        chosen_by = [] if validation is None else [(f"validation/{primary}/chosen_by", validation, 0)]
+        self.tracking.log_points(run_id, [*_curves(epochs, primary), *chosen_by])
+        statuses: Mapping[str, Status] = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+        why = {Tag.MESSAGE: reason[:4000]} if reason else {}
+        self.tracking.close_run(run_id, statuses[state], {**why, Tag.STATE: state})
+
+    def close_study(self, study_run: str, chosen: Chosen | None) -> None:
+        """Store a study's choice, or that it has none."""
+        if self.tracking.run(study_run).tags[Tag.STATE] == "finished":
+            return
+        if chosen is None:
+            self.tracking.close_run(study_run, "FAILED", {Tag.STATE: "failed"})
+            return
+        self.tracking.log_text(study_run, CHOICE, json.dumps(asdict(chosen), indent=1))
+        self.tracking.log_params(study_run, chosen.hyperparameters)
+        self.tracking.close_run(study_run, "FINISHED", {Tag.CHOICE: chosen.digest, Tag.STATE: "finished"})
+
+    # What is read
+
+    def cells(self, suite: str, overrides: str) -> list[StoredCell]:
+        """Return the latest run of each cell of `suite` under exactly these overrides."""
+        runs = self.tracking.runs(suite, {Tag.KIND: "cell", Tag.OVERRIDES: queryable(overrides)})
+        found = sorted(map(read_cell, runs), key=lambda one: one.started)
+        return list({one.cell: one for one in found if one.state != "superseded"}.values())
+
+    def result(self, stored: StoredCell) -> Result:
+        """Return a finished cell's result.
+
+        Raises:
+            LostResultError: its result.json is gone, or not the one that was stored, or of another form.
+        """
+        text = self._file(stored, RESULT)
+        if digest(text) != stored.result_sha256:
+            raise LostResultError(f"{stored.cell}: result.json of run {stored.run_id} is not what was stored")
+        try:
+            return result_from_json(text)
+        except ValueError as error:
+            raise LostResultError(
+                f"{stored.cell}: result.json of run {stored.run_id} cannot be read: {error}"
+            ) from error
+
+    def per_sample(self, stored: StoredCell) -> list[float] | None:
+        """Return the primary metric on each test sample of a finished cell, where it is a mean over samples.
+
+        Raises:
+            LostResultError: the predictions are gone or damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            arrays = load(self._file(stored, PREDICTIONS))
+        except SafetensorError as error:
+            raise LostResultError(f"{stored.cell}: {PREDICTIONS} of run {stored.run_id} is damaged") from error
+        return [float(value) for value in arrays["primary"]] if "primary" in arrays else None
+
+    def parts(self, stored: StoredCell) -> Parts:
+        """Return the parts of the identity that a cell was run with."""
+        parts: Parts = json.loads(self._file(stored, IDENTITY))
+        return parts
+
+    def failure(self, stored: StoredCell) -> Failure:
+        """Return why a failed cell yielded nothing."""
+        return Failure(**json.loads(self._file(stored, FAILURE)))
+
+    # Inside
+
+    def _file(self, stored: StoredCell, name: str) -> bytes:
+        content = self.tracking.read_file(stored.run_id, name)
+        if content is None:
+            raise LostResultError(f"{stored.cell}: {name} of run {stored.run_id} is gone")
+        return content
+
+    def _supersede(self, run_id: str) -> None:
+        tags = self.tracking.run(run_id).tags
+        same = (Tag.CONTESTANT, Tag.TASK, Tag.SEED, Tag.OVERRIDES)
+        for other in self.tracking.runs(tags[Tag.SUITE], {name: tags[name] for name in same}):
+            if other.run_id != run_id and other.tags.get(Tag.STATE) != "superseded":
+                self.tracking.tag(other.run_id, {Tag.STATE: "superseded"})
+
+
+def _tuning(suite: str) -> str:
+    return f"{suite}/tuning"
+
+
+def _curves(events: Sequence[EpochEnded], primary: str) -> list[Point]:
+    return [
+        (name, value, event.epoch)
+        for event in events
+        for name, value in (
+            ("train/loss", event.train_loss),
+            ("train/learning_rate", event.learning_rate),
+            ("train/gradient_norm", event.gradient_norm),
+            ("validation/loss", event.validation_loss),
+            (f"validation/{primary}", event.validation),
+        )
+    ]
+
+
+def _scores(result: Result) -> list[Point]:
+    headlines = [(one.name, one.value, 0) for one in result.scores if one.value is not None]
+    costs = [(f"cost/{one.name}", one.value, 0) for one in result.costs if one.value is not None]
+    profiles = [
+        (f"layers/{one.name}", value, layer)
+        for one in result.scores
+        for layer, value in enumerate(one.profile, start=1)
+    ]
+    return [*headlines, *costs, *profiles]

@@ -1,0 +1,79 @@
+"""What the tags of a run in the store say, each name once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from whitebench.identity import CellName, Parts
+from whitebench.suite import Contestant
+from whitebench.tracking import TrackedRun, queryable
+
+
+class Tag:
+    """The names of the tags that a run of ours carries."""
+
+    KIND = "whitebench.kind"
+    """`cell`, `study` or `trial`."""
+    STATE = "whitebench.state"
+    """`running`, `finished`, `failed`, `interrupted` or `superseded`; of a trial also `complete` or `pruned`."""
+    RESULT = "whitebench.result_sha256"
+    """Written last: the run is finished."""
+    IDENTITY = "whitebench.identity"
+    SUITE = "whitebench.suite"
+    OVERRIDES = "whitebench.overrides"
+    CONTESTANT = "whitebench.contestant"
+    CONTESTANT_SPEC = "whitebench.contestant_spec"
+    MODEL = "whitebench.model"
+    TASK = "whitebench.task"
+    SEED = "whitebench.seed"
+    IS_GUEST = "whitebench.is_guest"
+    CHOICE = "whitebench.choice_sha256"
+    OPENINGS = "whitebench.test_openings"
+    FAILURE = "whitebench.failure"
+    MESSAGE = "whitebench.message"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredCell:
+    """One run of a cell, as the store has it."""
+
+    cell: CellName
+    run_id: str
+    state: str
+    identity: str
+    contestant: Contestant
+    is_guest: bool
+    failure: str
+    """Kind and message of a failed cell."""
+    started: int
+    """Milliseconds since 1970."""
+    result_sha256: str
+
+
+def read_cell(run: TrackedRun) -> StoredCell:
+    """Return what the tags of a cell's run say."""
+    tags = run.tags
+    contestant = Contestant(**json.loads(tags[Tag.CONTESTANT_SPEC]))
+    state = tags[Tag.STATE]
+    is_half_stored = state == "finished" and Tag.RESULT not in tags
+    return StoredCell(
+        cell=CellName(
+            suite=tags[Tag.SUITE], contestant=tags[Tag.CONTESTANT], task=tags[Tag.TASK], seed=int(tags[Tag.SEED])
+        ),
+        run_id=run.run_id,
+        state="interrupted" if is_half_stored else state,
+        identity=tags[Tag.IDENTITY],
+        contestant=contestant,
+        is_guest=tags[Tag.IS_GUEST] == "true",
+        failure=f"{tags.get(Tag.FAILURE, '')}: {tags.get(Tag.MESSAGE, '')}" if state == "failed" else "",
+        started=run.started,
+        result_sha256=tags.get(Tag.RESULT, ""),
+    )
+
+
+def model_key(parts: Parts) -> str:
+    """Return the model with its options, whatever its label: what openings of the test split count by."""
+    contestant = parts["contestant"]
+    options = ",".join(f"{key}={value}" for key, value in sorted(contestant["options"].items()))
+    return queryable(f"{contestant['model']}[{options}]+{contestant['objective']}")

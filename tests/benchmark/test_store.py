@@ -1,0 +1,329 @@
+"""Results in a real MLflow store on SQLite."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from safetensors.numpy import save_file
+
+from whitebench.address import home_of, resolve_uri, sqlite_file
+from whitebench.errors import LostResultError, StoreError
+from whitebench.events import EpochEnded
+from whitebench.identity import CellName
+from whitebench.provenance import Provenance
+from whitebench.result import Chosen, Failure, FailureKind, Result, Score, to_json
+from whitebench.store import Store
+from whitebench.suite import Contestant
+from whitebench.tags import Tag
+
+PARTS: dict[str, Any] = {
+    "contestant": {"model": "tiny", "options": {"width": 8}, "objective": "cross-entropy"},
+    "seed": 0,
+}
+CHOSEN = Chosen(hyperparameters={"learning_rate": 0.01}, trial=1, validation=0.9, digest="c" * 64)
+PROVENANCE = Provenance(
+    commit=None, is_dirty=None, distributions={}, python="", torch="", cuda=None, platform="", device="", threads=1,
+    precision="32", seed=0, started="",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], Store]) -> Store:
+    """One store for tests that use suites of their own."""
+    return new_store(tmp_path_factory.mktemp("store"))
+
+
+def client(store: Store) -> MlflowClient:
+    return MlflowClient(store.tracking.uri)
+
+
+def name(suite: str, seed: int = 0) -> CellName:
+    return CellName(suite=suite, contestant="tiny", task="blobs", seed=seed)
+
+
+def open_cell(store: Store, suite: str, *, seed: int = 0, overrides: str = "", **changes: Any) -> str:
+    known: dict[str, Any] = {
+        "contestant": Contestant(model="tiny"),
+        "overrides": overrides,
+        "identity": "1" * 64,
+        "parts": PARTS,
+        "chosen": CHOSEN,
+        "is_guest": False,
+    }
+    return store.open_cell(name(suite, seed), **{**known, **changes})
+
+
+def score(value: float | None, *, called: str = "error", **more: Any) -> Score:
+    unscored = "no" if value is None else None
+    return Score(
+        name=called, metric="error", version=1, direction="lower", unit="", value=value, unscored=unscored, **more
+    )
+
+
+def result(suite: str, *, seed: int = 0, scores: tuple[Score, ...] = (), value: float = 0.25) -> Result:
+    return Result(
+        cell=name(suite, seed), identity="1" * 64, primary="error", scores=(score(value), *scores),
+        costs=(score(7.0, called="parameters"),), chosen=CHOSEN, epochs_allowed=2, reported_epoch=2, validation=0.3,
+        test_samples=30, test_openings=1, predictions_sha256="", weights_sha256="", provenance=PROVENANCE,
+    )  # fmt: skip
+
+
+def left_by_a_fit(folder: Path) -> Path:
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "last.ckpt").write_bytes(b"large")
+    (folder / "fit.log").write_text("said\n", encoding="utf-8")
+    save_file({"primary": np.array([0.0, 1.0])}, folder / "predictions.safetensors")
+    return folder
+
+
+def epoch(number: int, **changes: float) -> EpochEnded:
+    known: dict[str, Any] = {
+        "fit": "", "purpose": "cell", "epoch": number, "epochs": 9, "validation": 0.5, "train_loss": 1.0,
+        "validation_loss": 1.0, "learning_rate": 0.1, "gradient_norm": 1.0, "seconds": 1.0,
+    }  # fmt: skip
+    return EpochEnded(**{**known, **changes})
+
+
+def test_a_finished_cell_is_read_back_as_it_was_written(shared: Store, tmp_path: Path) -> None:
+    run_id = open_cell(shared, "whole")
+    shared.finish_cell(run_id, result("whole"), left_by_a_fit(tmp_path / "fit"))
+    [stored] = shared.cells("whole", "")
+    assert (stored.cell, stored.state, stored.run_id) == (name("whole"), "finished", run_id)
+    assert to_json(shared.result(stored)) == to_json(result("whole"))
+    assert shared.per_sample(stored) == [0.0, 1.0]
+    assert shared.parts(stored) == PARTS
+    files = {file.path for file in client(shared).list_artifacts(run_id)}
+    assert files == {"identity.json", "result.json", "fit.log", "predictions.safetensors"}
+
+
+def test_a_reader_never_sees_half_a_result(shared: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the moment at which the writer dies, the cell is not finished before all of its result is there."""
+    folder = left_by_a_fit(tmp_path / "fit")
+    calls: list[str] = []
+    writing = ("log_file", "log_text", "log_points", "tag", "close_run")
+
+    def count_to(last: int) -> None:
+        calls.clear()
+        for method in writing:
+            original = getattr(type(shared.tracking), method)
+
+            def counted(*args: Any, original: Any = original, method: str = method) -> None:
+                if len(calls) == last:
+                    raise KeyboardInterrupt
+                calls.append(method)
+                original(shared.tracking, *args)
+
+            monkeypatch.setattr(shared.tracking, method, counted)
+
+    states = set()
+    for last in range(40):
+        suite = f"half-{last}"
+        run_id = open_cell(shared, suite)
+        count_to(last)
+        try:
+            shared.finish_cell(run_id, result(suite), folder)
+        except KeyboardInterrupt:
+            monkeypatch.undo()
+            [stored] = shared.cells(suite, "")
+            states.add(stored.state)
+            continue
+        monkeypatch.undo()
+        break
+    assert states == {"running", "interrupted"}
+    assert last > 5
+    assert to_json(shared.result(shared.cells(suite, "")[0])) == to_json(result(suite))
+
+
+def test_the_latest_result_of_a_cell_supersedes_the_others(shared: Store, tmp_path: Path) -> None:
+    folder = left_by_a_fit(tmp_path / "fit")
+    old, new = open_cell(shared, "twice"), open_cell(shared, "twice")
+    other = open_cell(shared, "twice", overrides="budget.epochs=3")
+    for run_id, value in ((old, 0.5), (new, 0.25)):
+        shared.finish_cell(run_id, result("twice", value=value), folder)
+    [stored] = shared.cells("twice", "")
+    assert stored.run_id == new
+    assert client(shared).get_run(old).data.tags[Tag.STATE] == "superseded"
+    assert client(shared).get_run(other).data.tags[Tag.STATE] == "running"
+
+
+def test_a_failed_cell_keeps_its_kind_its_message_and_its_log(shared: Store, tmp_path: Path) -> None:
+    folder = left_by_a_fit(tmp_path / "fit")
+    failure = Failure(kind=FailureKind.OOM, message="too big", traceback="here", log=str(folder / "fit.log"))
+    run_id = open_cell(shared, "failing")
+    shared.fail_cell(run_id, failure)
+    [stored] = shared.cells("failing", "")
+    assert (stored.state, stored.failure) == ("failed", "oom: too big")
+    assert shared.failure(stored) == failure
+    assert "fit.log" in {file.path for file in client(shared).list_artifacts(run_id)}
+    assert client(shared).get_run(run_id).info.status == "FAILED"
+
+
+def test_openings_are_counted_over_the_whole_store(shared: Store) -> None:
+    parts = {**PARTS, "contestant": {**PARTS["contestant"], "options": {"width": 99}}}
+    assert shared.record_opening(open_cell(shared, "opened", parts=parts)) == 1
+    interrupted = open_cell(shared, "opened", parts=parts, seed=1)
+    assert shared.record_opening(interrupted) == 2
+    shared.interrupt(interrupted)
+    deleted = open_cell(shared, "opened", parts=parts, overrides="budget.epochs=3")
+    assert shared.record_opening(deleted) == 3
+    client(shared).delete_run(deleted)
+    assert shared.record_opening(open_cell(shared, "another", parts=parts, contestant=Contestant(model="x"))) == 4
+    assert shared.record_opening(open_cell(shared, "opened", parts={**parts, "contestant": PARTS["contestant"]})) == 1
+
+
+def test_the_choice_stands_in_a_cells_run_before_its_test_split_can_be_opened(shared: Store) -> None:
+    tags = client(shared).get_run(open_cell(shared, "frozen")).data.tags
+    assert (tags[Tag.CHOICE], tags[Tag.OPENINGS]) == ("c" * 64, "0")
+
+
+def test_nothing_but_finite_numbers_under_names_mlflow_takes_is_logged(shared: Store, tmp_path: Path) -> None:
+    run_id = open_cell(shared, "names")
+    shared.log_epoch(run_id, epoch(1, gradient_norm=math.inf, validation_loss=math.nan), "error")
+    odd = score(1.0, called="error/head=1, α:β|γ", profile=[0.5, math.nan, 1.5])
+    shared.finish_cell(
+        run_id, result("names", scores=(odd, score(2.0, called="../up"))), left_by_a_fit(tmp_path / "fit")
+    )
+    metrics = client(shared).get_run(run_id).data.metrics
+    assert set(metrics) == {
+        "train/loss", "train/learning_rate", "validation/error", "error", "cost/parameters", "error/head_1_ α:β_γ",
+        "layers/error/head_1_ α:β_γ", "up",
+    }  # fmt: skip
+    layers = client(shared).get_metric_history(run_id, "layers/error/head_1_ α:β_γ")
+    assert [(point.step, point.value) for point in layers] == [(1, 0.5), (3, 1.5)]
+
+
+def test_more_points_than_mlflow_takes_at_once_are_all_stored(shared: Store) -> None:
+    study = shared.open_study("long", "tiny", "blobs", overrides="", name="s" * 64)
+    epochs = [epoch(number) for number in range(1, 301)]  # 1,500 points
+    shared.log_trial(
+        study, number=0, hyperparameters={}, state="complete", epochs=epochs, primary="error", validation=0.5, reason=""
+    )
+    [trial] = shared.tracking.runs("long/tuning", {Tag.KIND: "trial"})
+    assert len(client(shared).get_metric_history(trial.run_id, "train/loss")) == 300
+
+
+def test_what_a_dead_conductor_left_open_is_closed_whatever_its_overrides(shared: Store) -> None:
+    opened = [open_cell(shared, "dead"), open_cell(shared, "dead", overrides="budget.epochs=3")]
+    study = shared.open_study("dead", "tiny", "blobs", overrides="", name="d" * 64)
+    elsewhere = open_cell(shared, "alive")
+    shared.close_abandoned("dead")
+    statuses = [client(shared).get_run(run_id).info.status for run_id in (*opened, study, elsewhere)]
+    assert statuses == ["KILLED", "KILLED", "KILLED", "RUNNING"]
+    assert [one.state for one in shared.cells("dead", "")] == ["interrupted"]
+
+
+def test_the_trials_of_all_lives_of_a_study_stand_under_one_run(shared: Store) -> None:
+    def study() -> str:
+        return shared.open_study("lives", "tiny", "blobs", overrides="", name="l" * 64)
+
+    def log(run_id: str, number: int) -> None:
+        shared.log_trial(
+            run_id, number=number, hyperparameters={"learning_rate": 0.1}, state="failed", epochs=[], primary="error",
+            validation=None, reason="oom: too big",
+        )  # fmt: skip
+
+    first = study()
+    log(first, 0)
+    shared.interrupt(first)
+    second = study()
+    assert second == first
+    log(second, 1)
+    shared.close_study(second, CHOSEN)
+    assert study() == first
+    shared.close_study(first, CHOSEN)  # a third life with nothing to add
+    runs = shared.tracking.runs("lives/tuning", {})
+    assert sorted(run.tags[Tag.KIND] for run in runs) == ["study", "trial", "trial"]
+    assert {run.tags.get("mlflow.parentRunId") for run in runs} == {None, first}
+    assert {client(shared).get_run(run.run_id).info.status for run in runs} == {"FINISHED", "FAILED"}
+    tags = shared.tracking.run(first).tags
+    assert (tags[Tag.CHOICE], tags[Tag.STATE]) == (CHOSEN.digest, "finished")
+
+
+def test_a_study_that_had_no_choice_gets_a_new_run(shared: Store) -> None:
+    first = shared.open_study("again", "tiny", "blobs", overrides="", name="a" * 64)
+    shared.close_study(first, None)
+    assert shared.open_study("again", "tiny", "blobs", overrides="", name="a" * 64) != first
+
+
+def test_overrides_with_quotes_are_kept_apart_like_any_other(shared: Store) -> None:
+    quoted = 'summary=it\'s "new"'
+    open_cell(shared, "quotes", overrides=quoted)
+    assert len(shared.cells("quotes", quoted)) == 1
+    assert shared.cells("quotes", "") == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: file.unlink(), "result.json of run .* is gone"),
+        (lambda file: file.write_text("{}"), "result.json of run .* is not what was stored"),
+    ],
+)
+def test_a_result_that_was_lost_is_said_to_be(shared: Store, tmp_path: Path, damage: Any, message: str) -> None:
+    run_id = open_cell(shared, "damaged")
+    shared.finish_cell(run_id, result("damaged"), left_by_a_fit(tmp_path / "fit"))
+    root = home_of(shared.tracking.uri) / "whitebench-artifacts" / "damaged" / run_id / "artifacts"
+    damage(root / "result.json")
+    [stored] = shared.cells("damaged", "")
+    with pytest.raises(LostResultError, match=message):
+        shared.result(stored)
+    (root / "predictions.safetensors").write_bytes(b"half")
+    with pytest.raises(LostResultError, match=r"predictions\.safetensors of run .* is damaged"):
+        shared.per_sample(stored)
+
+
+def test_a_deleted_experiment_is_refused_with_what_to_do(tmp_path: Path, new_store: Callable[[Path], Store]) -> None:
+    store = new_store(tmp_path)
+    open_cell(store, "gone")
+    gone = client(store).get_experiment_by_name("gone")
+    assert gone is not None
+    client(store).delete_experiment(gone.experiment_id)
+    with pytest.raises(StoreError, match="experiment 'gone' was deleted in MLflow: restore it, or use another --store"):
+        open_cell(Store(store.tracking.uri), "gone")
+
+
+def test_a_new_store_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def killed(*_: object) -> None:
+        seen.append((tmp_path / "whitebench.db").exists())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.link", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Store(f"sqlite:///{tmp_path}/whitebench.db")
+    assert (seen, list(tmp_path.iterdir())) == ([False], [])
+    monkeypatch.undo()
+    assert open_cell(Store(f"sqlite:///{tmp_path}/whitebench.db"), "new")
+    assert [file.name for file in tmp_path.glob("*.db")] == ["whitebench.db"]
+
+
+def test_a_file_that_is_no_database_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_text("these are my notes\n" * 100, encoding="utf-8")
+    with pytest.raises(StoreError, match=r"the store sqlite:////.*notes\.db could not be used: file is not a database"):
+        Store(f"sqlite:///{tmp_path}/notes.db")
+
+
+def test_what_a_store_keeps_is_json_and_safetensors_never_pickle(shared: Store, tmp_path: Path) -> None:
+    run_id = open_cell(shared, "plain")
+    shared.finish_cell(run_id, result("plain"), left_by_a_fit(tmp_path / "fit"))
+    root = home_of(shared.tracking.uri) / "whitebench-artifacts" / "plain" / run_id / "artifacts"
+    json.loads((root / "result.json").read_text(encoding="utf-8"))
+    assert {file.suffix for file in root.iterdir()} == {".json", ".log", ".safetensors"}
+
+
+def test_a_stores_address_is_absolute_and_its_home_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve_uri(None) == f"sqlite:///{tmp_path}/whitebench.db"
+    assert resolve_uri("sqlite:///sub/x.db") == f"sqlite:///{tmp_path}/sub/x.db"
+    assert resolve_uri("postgresql+psycopg://host/db") == "postgresql+psycopg://host/db"
+    assert (sqlite_file("http://host:5000"), home_of("http://host:5000")) == (None, tmp_path)
+    with pytest.raises(StoreError, match="--store mlruns: give a database or server"):
+        resolve_uri("mlruns")
