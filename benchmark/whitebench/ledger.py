@@ -1,0 +1,232 @@
+"""The plan against the store: what is done, what is owed, what has gone stale, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from whitebench import address
+from whitebench.catalog import Catalog, load_catalog
+from whitebench.errors import LostResultError, SuiteError, UnknownNameError
+from whitebench.identity import CellName, Identity, Parts, identify, identify_suite
+from whitebench.names import parse_name
+from whitebench.result import CellRecord, CellState
+from whitebench.specs import Direction
+from whitebench.store import Store
+from whitebench.suite import Contestant, Suite, load_suite, override_suite
+from whitebench.tags import StoredCell
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCell:
+    """One square of a suite's grid, with everything that can change its numbers."""
+
+    name: CellName
+    contestant: Contestant
+    identity: Identity
+    is_guest: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """A suite as it stands now, and what the store has of it."""
+
+    suite: Suite
+    overrides: tuple[str, ...]
+    """As given, `budget.epochs=3`; a suite with overrides keeps its results apart."""
+    direction: Direction
+    """Of the primary metric."""
+    unit: str
+    records: tuple[CellRecord, ...]
+    """Every square of the grid in the suite's order, then those of guests."""
+    store_uri: str
+
+
+def plan_cells(suite: Suite, catalog: Catalog) -> list[PlannedCell]:
+    """Return every cell of `suite` in its order: by contestant, task and seed.
+
+    Raises:
+        WhitebenchError: the suite names something unknown or disputed, gives it options it does not take, or
+            ranks by a metric of which neither more nor less is better.
+    """
+    if catalog.metric(suite.primary).spec.direction == "none":
+        raise SuiteError(f"suite {suite.name}: primary {suite.primary!r} cannot rank, it has no better direction")
+    return [
+        PlannedCell(
+            name=CellName(suite=suite.name, contestant=contestant.label, task=task, seed=seed),
+            contestant=contestant,
+            identity=identify(suite, contestant, task, seed, catalog),
+            is_guest=contestant in suite.guests,
+        )
+        for contestant in suite.everyone
+        for task in suite.tasks
+        for seed in suite.seeds
+    ]
+
+
+def canonical_overrides(overrides: Sequence[str]) -> str:
+    """Return overrides as one text that does not depend on their order or spacing."""
+    sides = [override.partition("=") for override in overrides]
+    values = {key.strip(): value.strip() for key, _, value in sides}  # the last of two counts, as in the suite
+    return " ".join(f"{key}={value}" for key, value in sorted(values.items()))
+
+
+def read_ledger(
+    suite: str, *, store: str | None, plugins: Sequence[Path] = (), overrides: Sequence[str] = ()
+) -> Ledger:
+    """Return what the store has of a suite, guests of earlier runs included.
+
+    Args:
+        suite: a suite's name or the path of its file.
+        store: a tracking URI; None for the one in the working folder. Nothing is created.
+        plugins: local plugin files.
+        overrides: texts like `budget.epochs=3`.
+
+    Raises:
+        WhitebenchError: the suite cannot be planned or the store cannot be read.
+    """
+    catalog = load_catalog(plugins)
+    planned = load_suite(suite, overrides)
+    uri = address.resolve_uri(store)
+    opened = Store(uri) if address.exists(uri) else None
+    return ledger_of(planned, catalog, opened, overrides=overrides, uri=uri)
+
+
+def ledger_of(
+    suite: Suite, catalog: Catalog, store: Store | None, *, overrides: Sequence[str] = (), uri: str = ""
+) -> Ledger:
+    """Return what `store` (None where there is none yet) has of `suite`."""
+    stored = store.cells(suite.name, canonical_overrides(overrides)) if store else []
+    by_cell = {one.cell: one for one in stored}
+    planned = plan_cells(suite, catalog)
+    records = [judge(cell, by_cell.get(cell.name), store) for cell in planned]
+    known = {cell.name for cell in planned}
+    guests = [one for one in stored if one.is_guest and one.cell not in known]
+    records += [_judge_guest(one, suite, catalog, store) for one in guests if store]
+    metric = catalog.metric(suite.primary).spec
+    return Ledger(
+        suite=suite,
+        overrides=tuple(overrides),
+        direction=metric.direction,
+        unit=metric.unit,
+        records=tuple(records),
+        store_uri=uri,
+    )
+
+
+def judge(planned: PlannedCell, stored: StoredCell | None, store: Store | None) -> CellRecord:
+    """Return what the store has of one planned cell, judged by the plan."""
+    if stored is None or store is None:
+        return CellRecord(cell=planned.name, state="missing", reason="not run yet", is_guest=planned.is_guest)
+    is_current = stored.identity == planned.identity.digest
+    if stored.state != "finished":
+        return _unfinished(stored) if is_current else _missing(stored, "not run since it changed")
+    try:
+        changes = [] if is_current else planned.identity.differences(store.parts(stored))
+        return _finished(stored, store, is_stale=not is_current, reason="; ".join(changes))
+    except LostResultError as error:
+        return _missing(stored, f"{error}: run it again")
+
+
+def _judge_guest(stored: StoredCell, suite: Suite, catalog: Catalog, store: Store) -> CellRecord:
+    """Judge a cell whose contestant is only in the store, by as much of the plan as can be known."""
+    cell, contestant = stored.cell, stored.contestant
+    if cell.task in suite.tasks and contestant.recipe in suite.recipes:
+        with suppress(UnknownNameError):
+            identity = identify(suite, contestant, cell.task, cell.seed, catalog)
+            return judge(PlannedCell(name=cell, contestant=contestant, identity=identity, is_guest=True), stored, store)
+    if stored.state != "finished":
+        return _unfinished(stored)
+    try:
+        if cell.task not in suite.tasks or contestant.recipe not in suite.recipes:
+            return _finished(stored, store, is_stale=True, reason="its task or recipe has left the suite")
+        shared = Identity(parts=identify_suite(suite, cell.task, contestant.recipe, catalog))
+        changes = shared.differences(_restricted(store.parts(stored), shared))
+        note = f"the plugin of {parse_name(contestant.model)[0]} is not loaded: its own code was not compared"
+        return _finished(stored, store, is_stale=bool(changes), reason="; ".join(changes) or note)
+    except LostResultError as error:
+        return _missing(stored, f"{error}: run it again")
+
+
+def _restricted(parts: Parts, shared: Identity) -> Parts:
+    """Return those of `parts` that a suite knows without knowing the contestant."""
+    kept = {key: value for key, value in parts.items() if key in shared.parts}
+    for table in ("sources", "packages"):
+        kept[table] = {key: value for key, value in parts[table].items() if key in shared.parts[table]}
+    return kept
+
+
+def _finished(stored: StoredCell, store: Store, *, is_stale: bool, reason: str) -> CellRecord:
+    return CellRecord(
+        cell=stored.cell,
+        state="stale" if is_stale else "finished",
+        reason=reason,
+        result=store.result(stored),
+        per_sample=store.per_sample(stored),
+        run_id=stored.run_id,
+        is_guest=stored.is_guest,
+    )
+
+
+def _unfinished(stored: StoredCell) -> CellRecord:
+    state: CellState = "interrupted"
+    if stored.state in ("failed", "running"):
+        state = cast("CellState", stored.state)
+    return CellRecord(
+        cell=stored.cell,
+        state=state,
+        reason=stored.failure or state,
+        run_id=stored.run_id,
+        is_guest=stored.is_guest,
+    )
+
+
+def _missing(stored: StoredCell, reason: str) -> CellRecord:
+    return CellRecord(cell=stored.cell, state="missing", reason=reason, run_id=stored.run_id, is_guest=stored.is_guest)
+
+
+def select(
+    suite: Suite,
+    catalog: Catalog,
+    *,
+    models: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+) -> tuple[Suite, list[PlannedCell]]:
+    """Return the suite with any guests, and those of its cells that the selection names.
+
+    Args:
+        suite: as loaded.
+        catalog: where guests are looked up.
+        models: labels of contestants, or models, with options, that join as guests.
+        tasks: tasks of the suite.
+        seeds: instead of the suite's.
+
+    Raises:
+        UnknownNameError: a label that is neither a contestant nor a model, or a task that the suite has not.
+    """
+    for task in tasks:
+        if task not in suite.tasks:
+            raise UnknownNameError(f"task of suite {suite.name}", task, suite.tasks)
+    guests = [_guest(model, suite, catalog) for model in models if suite.contestant(model) is None]
+    whole = override_suite(suite, guests=guests, seeds=seeds)
+    cells = [
+        cell
+        for cell in plan_cells(whole, catalog)
+        if (not models or cell.name.contestant in models) and (not tasks or cell.name.task in tasks)
+    ]
+    return whole, cells
+
+
+def _guest(model: str, suite: Suite, catalog: Catalog) -> Contestant:
+    name, _ = parse_name(model)
+    if name not in catalog.entries["model"] and ("model", name) not in catalog.disputed:
+        labels = [one.label for one in suite.contestants]
+        raise UnknownNameError(
+            f"contestant of suite {suite.name}, or model,", model, [*labels, *catalog.entries["model"]]
+        )
+    first = suite.contestants[0]
+    return Contestant(model=model, objective=first.objective, recipe=first.recipe)

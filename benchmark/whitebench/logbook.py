@@ -1,0 +1,103 @@
+"""What a conductor writes into the store while it runs; however it ends, no run is left open."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from whitebench.contest import Contest
+from whitebench.errors import StoreError
+from whitebench.events import EpochEnded
+from whitebench.ledger import PlannedCell
+from whitebench.result import Chosen, Failure, Result
+from whitebench.store import Store
+from whitebench.suite import Suite
+from whitebench.tuning import Trial
+
+_log = logging.getLogger(__name__)
+
+
+class Logbook:
+    """The runs of one conductor, each open until it is finished, failed or interrupted."""
+
+    def __init__(self, store: Store, suite: Suite, overrides: str) -> None:
+        self._store, self._suite, self._overrides = store, suite, overrides
+        self._open: set[str] = set()
+        self._studies: dict[str, str] = {}
+        """The run of each study, by the study's name."""
+        store.close_abandoned(suite.name)
+
+    def open_cell(self, cell: PlannedCell, chosen: Chosen) -> str:
+        """Open the run of a cell whose choice is frozen, and return its id."""
+        run_id = self._store.open_cell(
+            cell.name,
+            contestant=cell.contestant,
+            overrides=self._overrides,
+            identity=cell.identity.digest,
+            parts=cell.identity.parts,
+            chosen=chosen,
+            is_guest=cell.is_guest,
+        )
+        self._open.add(run_id)
+        return run_id
+
+    def epoch(self, run_id: str, event: EpochEnded) -> None:
+        """Add an epoch to a cell's curves."""
+        self._store.log_epoch(run_id, event, self._suite.primary)
+
+    def opening(self, run_id: str) -> int:
+        """Write down that a cell's test split is being opened; return how often it has been in this store."""
+        return self._store.record_opening(run_id)
+
+    def keep_files(self, run_id: str, folder: Path) -> None:
+        """Keep what a fit left in `folder`, whatever becomes of its cell."""
+        self._store.keep_files(run_id, folder)
+
+    def finish(self, run_id: str, result: Result, folder: Path) -> None:
+        """Close the run of a cell with its result."""
+        self._store.finish_cell(run_id, result, folder)
+        self._open.discard(run_id)
+
+    def fail(self, run_id: str, failure: Failure) -> None:
+        """Close the run of a cell with the reason why there is no result."""
+        self._store.fail_cell(run_id, failure)
+        self._open.discard(run_id)
+
+    def trial(self, contest: Contest, trial: Trial, epochs: Sequence[EpochEnded]) -> None:
+        """Write down a trial that has ended, under its study."""
+        self._store.log_trial(
+            self.study(contest),
+            number=trial.number,
+            hyperparameters=trial.hyperparameters,
+            state=trial.state,
+            epochs=epochs,
+            primary=self._suite.primary,
+            validation=trial.validation,
+            reason=trial.reason,
+        )
+
+    def study(self, contest: Contest) -> str:
+        """Return the run under which the contest's trials stand, opened where it is not yet."""
+        name = contest.study.name
+        if name not in self._studies:
+            self._studies[name] = self._store.open_study(
+                self._suite.name, contest.contestant.label, contest.task, overrides=self._overrides, name=name
+            )
+            self._open.add(self._studies[name])
+        return self._studies[name]
+
+    def choose(self, contest: Contest) -> None:
+        """Close the run of the contest's study with the choice, or without one."""
+        run_id = self.study(contest)
+        self._store.close_study(run_id, contest.chosen)
+        self._open.discard(run_id)
+
+    def close(self) -> None:
+        """Mark what is still open as interrupted."""
+        for run_id in self._open:
+            try:
+                self._store.interrupt(run_id)
+            except StoreError:  # perhaps what brought us here; the next conductor closes what stays open
+                _log.exception("run %s stays open", run_id)
+        self._open.clear()

@@ -1,0 +1,162 @@
+"""One contestant on one task: its trials, its choice, its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from whitebench.catalog import Catalog
+from whitebench.contest import Contest, open_contests, trials_owed
+from whitebench.events import EpochEnded
+from whitebench.fit import Answer, Fitted, Outcome, Pruned
+from whitebench.ledger import plan_cells
+from whitebench.provenance import Provenance
+from whitebench.result import Failure, FailureKind
+from whitebench.suite import Suite, load_suite
+from whitebench.tuning import Storage
+
+WriteSuite = Callable[..., Path]
+PRUNING = 'pruning = "median"\npruning_from_trial = 1\npruning_from_epoch = 1'
+PROVENANCE = Provenance(
+    commit=None, is_dirty=None, distributions={}, python="", torch="", cuda=None, platform="", device="", threads=1,
+    precision="32", seed=0, started="",
+)  # fmt: skip
+
+
+def opened(suite: Suite, catalog: Catalog, folder: Path) -> list[Contest]:
+    return open_contests(suite, plan_cells(suite, catalog), catalog, Storage.in_folder(folder), "lower")
+
+
+def fitted(validation: float) -> Fitted:
+    return Fitted(
+        reported_epoch=1, validation=validation, validation_loss=1.0, training_seconds=1.0, provenance=PROVENANCE
+    )
+
+
+def finish(contest: Contest, number: int, outcome: Outcome, folder: Path) -> None:
+    contest.trial_ended(number, contest.trial_plan(number, plugins=[], work=folder), outcome, seconds=1.0)
+
+
+def epoch(number: int, validation: float) -> EpochEnded:
+    return EpochEnded(
+        fit="", purpose="trial", epoch=number, epochs=2, validation=validation, train_loss=0.0, validation_loss=0.0,
+        learning_rate=0.0, gradient_norm=0.0, seconds=0.0,
+    )  # fmt: skip
+
+
+def test_no_cell_starts_before_every_trial_has_ended_and_there_is_a_choice(
+    write_suite: WriteSuite, catalog: Catalog, tmp_path: Path
+) -> None:
+    [contest] = opened(load_suite(str(write_suite(trials=2))), catalog, tmp_path)
+    assert [contest.next_trial(), contest.next_trial(), contest.next_trial()] == [0, 1, None]
+    for number, validation in ((1, 0.2), (0, 0.3)):
+        assert (contest.is_tuned, contest.next_cell()) == (False, None)
+        finish(contest, number, fitted(validation), tmp_path)
+    assert contest.is_tuned
+    contest.chosen = contest.study.choose()
+    assert contest.chosen.trial == 1
+    first, second, none = contest.next_cell(), contest.next_cell(), contest.next_cell()
+    assert first is not None
+    assert second is not None
+    assert (first.name.seed, second.name.seed, none) == (0, 1, None)
+
+
+def test_trials_and_cells_of_other_identities_never_share_a_folder(
+    write_suite: WriteSuite, catalog: Catalog, tmp_path: Path
+) -> None:
+    # Two labels for the same thing have one identity; run at the same time they would overwrite each other.
+    twins = "\n".join(f'[[contestants]]\nlabel = "{label}"\nmodel = "tiny"' for label in ("one", "other"))
+    one, other = opened(load_suite(str(write_suite(contestants=twins, trials=1))), catalog, tmp_path)
+    folders = set()
+    for contest in (one, other):
+        folders.add(contest.trial_plan(0, plugins=[], work=tmp_path).folder)
+        contest.next_trial()
+        finish(contest, 0, fitted(0.1), tmp_path)
+        contest.chosen = contest.study.choose()
+        for cell in contest.waiting_cells:
+            folders.add(contest.cell_plan(cell, plugins=[], work=tmp_path).folder)
+    assert len(folders) == 6
+
+
+def test_every_contestant_is_tried_at_the_same_points_of_the_recipe(
+    write_suite: WriteSuite, catalog: Catalog, tmp_path: Path
+) -> None:
+    plain, searching = opened(load_suite(str(write_suite("tiny", "searching", trials=4))), catalog, tmp_path)
+    for number in range(4):
+        theirs = searching.trial_plan(number, plugins=[], work=tmp_path).hyperparameters
+        ours = plain.trial_plan(number, plugins=[], work=tmp_path).hyperparameters
+        assert theirs["learning_rate"] == ours["learning_rate"]
+        assert set(theirs) - set(ours) == {"model.rate"}
+
+
+def test_a_verdict_is_told_as_soon_as_it_is_known_and_not_before(
+    write_suite: WriteSuite, catalog: Catalog, tmp_path: Path
+) -> None:
+    [contest] = opened(load_suite(str(write_suite(trials=3, tuning=PRUNING))), catalog, tmp_path)
+    answers: dict[int, Answer] = {}
+    for _ in range(3):
+        contest.next_trial()
+    for number, validation in ((2, 0.3), (1, 0.9)):  # `error`: lower is better
+        contest.trial_told(number, epoch(1, validation), lambda answer, number=number: answers.update({number: answer}))  # type: ignore[misc]
+    assert answers == {}
+    contest.trial_told(0, epoch(1, 0.5), lambda answer: answers.update({0: answer}))
+    assert answers == {0: "go", 1: "prune", 2: "go"}
+
+
+def test_a_trial_that_fails_lets_those_that_wait_for_it_go_on(
+    write_suite: WriteSuite, catalog: Catalog, tmp_path: Path
+) -> None:
+    [contest] = opened(load_suite(str(write_suite(trials=2, tuning=PRUNING))), catalog, tmp_path)
+    answers: list[Answer] = []
+    contest.next_trial(), contest.next_trial()
+    contest.trial_told(1, epoch(1, 0.9), answers.append)
+    assert answers == []
+    finish(contest, 0, Failure(kind=FailureKind.OOM, message="too big"), tmp_path)
+    assert answers == ["go"]
+    assert contest.study.trials[0].reason == "oom: too big"
+
+
+def test_a_trial_that_dies_while_it_waits_is_answered_no_more(
+    write_suite: WriteSuite, catalog: Catalog, tmp_path: Path
+) -> None:
+    [contest] = opened(load_suite(str(write_suite(trials=2, tuning=PRUNING))), catalog, tmp_path)
+    contest.next_trial(), contest.next_trial()
+
+    def never(_: Answer) -> None:
+        raise AssertionError("answered a dead fit")
+
+    contest.trial_told(1, epoch(1, 0.9), never)
+    finish(contest, 1, Failure(kind=FailureKind.KILLED, message="by SIGKILL"), tmp_path)
+    finish(contest, 0, fitted(0.1), tmp_path)
+    assert [trial.state for trial in contest.study.trials] == ["complete", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "owed"),
+    [(Failure(kind=FailureKind.NAN, message=""), [0, 1]), (Pruned(epoch=1), [0, 1]), (fitted(0.1), [])],
+)
+def test_a_study_that_ended_without_a_complete_trial_starts_over(
+    write_suite: WriteSuite, catalog: Catalog, tmp_path: Path, outcome: Outcome, owed: list[int]
+) -> None:
+    suite = load_suite(str(write_suite(trials=2)))
+    [contest] = opened(suite, catalog, tmp_path)
+    for number, one in enumerate((Failure(kind=FailureKind.NAN, message=""), outcome)):
+        contest.next_trial()
+        finish(contest, number, one, tmp_path)
+    [again] = opened(suite, catalog, tmp_path)
+    assert again.waiting_trials == owed
+
+
+def test_trials_owed_are_counted_per_contestant_and_task_and_reading_makes_no_file(
+    write_suite: WriteSuite, catalog: Catalog, tmp_path: Path
+) -> None:
+    suite = load_suite(str(write_suite("tiny", "searching", trials=3)))
+    cells = plan_cells(suite, catalog)
+    assert trials_owed(suite, cells, catalog, tmp_path / "empty") == {"tiny/blobs": 3, "searching/blobs": 3}
+    assert not (tmp_path / "empty").exists()
+    contest, _ = opened(suite, catalog, tmp_path)
+    contest.next_trial()
+    finish(contest, 0, fitted(0.1), tmp_path)
+    assert trials_owed(suite, cells, catalog, tmp_path) == {"tiny/blobs": 2, "searching/blobs": 3}

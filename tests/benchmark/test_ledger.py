@@ -1,0 +1,125 @@
+"""The plan against the store."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from whitebench.catalog import Catalog
+from whitebench.errors import StoreError, SuiteError, UnknownNameError
+from whitebench.ledger import canonical_overrides, ledger_of, plan_cells, read_ledger, select
+from whitebench.result import Chosen, Failure, FailureKind
+from whitebench.store import Store
+from whitebench.suite import Suite, load_suite
+
+WriteSuite = Callable[..., Path]
+CHOSEN = Chosen(hyperparameters={}, trial=None, validation=None)
+
+
+@pytest.fixture
+def suite(write_suite: WriteSuite) -> Suite:
+    return load_suite(str(write_suite("tiny", "searching", seeds=2)))
+
+
+@pytest.fixture
+def store(tmp_path: Path, new_store: Callable[[Path], Store]) -> Store:
+    return new_store(tmp_path)
+
+
+def open_run(store: Store, suite: Suite, catalog: Catalog, place: int, **changes: Any) -> str:
+    cell = plan_cells(suite, catalog)[place]
+    known: dict[str, Any] = {
+        "contestant": cell.contestant,
+        "overrides": "",
+        "identity": cell.identity.digest,
+        "parts": cell.identity.parts,
+        "chosen": CHOSEN,
+        "is_guest": cell.is_guest,
+    }
+    return store.open_cell(cell.name, **{**known, **changes})
+
+
+def test_cells_stand_in_the_suites_order(suite: Suite, catalog: Catalog) -> None:
+    assert [str(cell.name) for cell in plan_cells(suite, catalog)] == [
+        "blobs/tiny/blobs/0",
+        "blobs/tiny/blobs/1",
+        "blobs/searching/blobs/0",
+        "blobs/searching/blobs/1",
+    ]
+
+
+def test_without_a_store_everything_is_missing(suite: Suite, catalog: Catalog) -> None:
+    ledger = ledger_of(suite, catalog, None)
+    assert {(record.state, record.reason) for record in ledger.records} == {("missing", "not run yet")}
+    assert (ledger.direction, len(ledger.records)) == ("lower", 4)
+
+
+def test_every_state_of_a_cell_is_told_apart(suite: Suite, catalog: Catalog, store: Store) -> None:
+    open_run(store, suite, catalog, 0)
+    store.interrupt(open_run(store, suite, catalog, 1))
+    failure = Failure(kind=FailureKind.OOM, message="too big")
+    store.fail_cell(open_run(store, suite, catalog, 2), failure)
+    store.fail_cell(open_run(store, suite, catalog, 3, identity="0" * 64), failure)
+    assert [(record.state, record.reason) for record in ledger_of(suite, catalog, store).records] == [
+        ("running", "running"),
+        ("interrupted", "interrupted"),
+        ("failed", "oom: too big"),
+        ("missing", "not run since it changed"),
+    ]
+
+
+def test_runs_under_other_overrides_are_not_this_suites(suite: Suite, catalog: Catalog, store: Store) -> None:
+    open_run(store, suite, catalog, 0, overrides="budget.epochs=3")
+    assert ledger_of(suite, catalog, store).records[0].state == "missing"
+    assert ledger_of(suite, catalog, store, overrides=["budget.epochs = 3"]).records[0].state == "running"
+
+
+def test_overrides_are_the_same_whatever_their_order_and_spacing() -> None:
+    assert canonical_overrides(["b=2", " a = 1"]) == canonical_overrides(["a=1", "b=2"]) == "a=1 b=2"
+    assert canonical_overrides(["a=1", "a=2"]) == "a=2"
+    assert canonical_overrides([]) == ""
+
+
+def test_a_guest_of_an_earlier_run_stays_in_the_ledger(suite: Suite, catalog: Catalog, store: Store) -> None:
+    whole, cells = select(suite, catalog, models=["tiny[width=4]"])
+    assert [str(cell.name) for cell in cells] == ["blobs/tiny[width=4]/blobs/0", "blobs/tiny[width=4]/blobs/1"]
+    open_run(store, whole, catalog, 4)
+    *_, guest = ledger_of(suite, catalog, store).records
+    assert (str(guest.cell), guest.is_guest, guest.state) == ("blobs/tiny[width=4]/blobs/0", True, "running")
+
+
+def test_a_selection_narrows_to_contestants_tasks_and_seeds(suite: Suite, catalog: Catalog) -> None:
+    _, cells = select(suite, catalog, models=["searching"], tasks=["blobs"], seeds=[7])
+    assert [str(cell.name) for cell in cells] == ["blobs/searching/blobs/7"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"models": ["tinny"]}, "unknown contestant of suite blobs, or model, 'tinny', did you mean 'tiny'"),
+        ({"tasks": ["blob"]}, "unknown task of suite blobs 'blob', did you mean 'blobs'"),
+    ],
+)
+def test_a_selection_of_what_is_not_there_is_refused(
+    suite: Suite, catalog: Catalog, selection: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        select(suite, catalog, **selection)
+
+
+def test_a_suite_cannot_rank_by_what_has_no_better_direction(suite: Suite, catalog: Catalog) -> None:
+    with pytest.raises(SuiteError, match="suite blobs: primary 'depths' cannot rank"):
+        plan_cells(dataclasses.replace(suite, primary="depths", metrics=("depths",)), catalog)
+
+
+def test_reading_a_store_that_is_not_there_makes_none(write_suite: WriteSuite, plugin: Path, tmp_path: Path) -> None:
+    file = tmp_path / "elsewhere" / "whitebench.db"
+    ledger = read_ledger(str(write_suite()), store=f"sqlite:///{file}", plugins=[plugin])
+    assert ledger.store_uri == f"sqlite:///{file}"
+    assert not file.parent.exists()
+    with pytest.raises(StoreError, match="--store mlruns"):
+        read_ledger(str(write_suite()), store="mlruns", plugins=[plugin])
