@@ -1,0 +1,72 @@
+"""The options that every command about a suite takes, said once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_PLUGIN = click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="WHITEBENCH_PLUGINS",
+    help="A local file with hooks, as if it were an installed plugin; may be given more than once.",
+)
+_STORE = click.option(
+    "--store",
+    metavar="URI",
+    envvar="MLFLOW_TRACKING_URI",
+    help="Where results live: any MLflow tracking URI.  [default: sqlite:///whitebench.db]",
+)
+_SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the suite, e.g. budget.epochs=3; makes it another suite and says so.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+_MODEL = click.option(
+    "-m", "--model", "models", multiple=True, help="Only this contestant; or a model that joins as a guest."
+)
+_TASK = click.option("-t", "--task", "tasks", multiple=True, help="Only this task of the suite.")
+_SEEDS = click.option("--seeds", help="Which seeds: 3 (the first three), 0,2,5 or 5-9.  [default: the suite's]")
+
+
+def plugin_options(command: Command) -> Command:
+    """Add `--plugin`."""
+    return _PLUGIN(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add `--json`."""
+    return _JSON(command)
+
+
+def suite_options(command: Command) -> Command:
+    """Add the argument SUITE and the options `--set`, `--store`, `--plugin`."""
+    for decorate in (_PLUGIN, _STORE, _SET, click.argument("suite")):
+        command = decorate(command)
+    return command
+
+
+def selection_options(command: Command) -> Command:
+    """Add `-m`, `-t` and `--seeds`."""
+    for decorate in (_SEEDS, _TASK, _MODEL):
+        command = decorate(command)
+    return command
+
+
+def store_options(command: Command) -> Command:
+    """Add `--store` and `--plugin`."""
+    for decorate in (_PLUGIN, _STORE):
+        command = decorate(command)
+    return command

@@ -1,0 +1,180 @@
+"""What the read commands print: a ledger, a catalog or a result as tables and lines, or as plain values for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from whitebench.screen import duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from whitebench.catalog import Catalog
+    from whitebench.conductor import Summary
+    from whitebench.ledger import Ledger
+    from whitebench.result import Result
+
+
+def heading(ledger: Ledger) -> str:
+    """Return the suite's name, version, overrides and summary in one line."""
+    overridden = f" (overridden: {', '.join(ledger.overrides)})" if ledger.overrides else ""
+    return f"Suite {ledger.suite.name} version {ledger.suite.version}{overridden}: {ledger.suite.summary}"
+
+
+def items_table(rows: Iterable[dict[str, str]]) -> Table:
+    """Return the registered items, one a row, with their owners."""
+    return _table(
+        ("kind", "name", "what it is", "owner"),
+        ((row["kind"], row["name"], row["summary"], _owner(row)) for row in rows),
+        whole=("kind", "name"),
+    )
+
+
+def disputed(catalog: Catalog) -> list[dict[str, Any]]:
+    """Return the names that have more than one owner."""
+    return [
+        {"kind": kind, "name": name, "owners": [str(owner) for owner in owners]}
+        for (kind, name), owners in catalog.disputed.items()
+    ]
+
+
+def quarantined(catalog: Catalog) -> list[dict[str, str]]:
+    """Return the plugins that failed to load, with their reasons."""
+    return [{"owner": str(one.owner), "reason": one.reason, "traceback": one.traceback} for one in catalog.quarantined]
+
+
+def counts(ledger: Ledger) -> dict[str, int]:
+    """Return how many cells there are in each state."""
+    states = [record.state for record in ledger.records]
+    return {state: states.count(state) for state in dict.fromkeys(states)}
+
+
+def status_table(ledger: Ledger) -> Table:
+    """Return every cell with its state and its primary score."""
+    rows = []
+    for record in ledger.records:
+        score = record.result.score(ledger.suite.primary) if record.result else None
+        value = "" if score is None or score.value is None else f"{score.value:.4f}"
+        rows.append((str(record.cell), record.state, value, "" if record.state == "finished" else record.reason))
+    primary = ledger.suite.primary
+    return _table(("cell", "state", primary, "why"), rows, title=heading(ledger), right=(primary,))
+
+
+def status_values(ledger: Ledger) -> dict[str, Any]:
+    """Return every cell with its state, for JSON."""
+    return {
+        "suite": ledger.suite.name,
+        "version": ledger.suite.version,
+        "overrides": list(ledger.overrides),
+        "store": ledger.store_uri,
+        "cells": [
+            {
+                "cell": str(record.cell),
+                "state": record.state,
+                "reason": record.reason,
+                "run_id": record.run_id,
+                "is_guest": record.is_guest,
+            }
+            for record in ledger.records
+        ],
+    }
+
+
+def reasons(ledger: Ledger) -> list[str]:
+    """Return why cells that were run do not count, a line for each reason with the cells it holds for."""
+    cells_by_reason: dict[tuple[str, str], list[str]] = {}
+    for record in ledger.records:
+        if record.state in ("stale", "failed", "interrupted"):
+            cells_by_reason.setdefault((record.state, record.reason), []).append(str(record.cell))
+    return [f"{', '.join(cells)}: {state}: {reason}" for (state, reason), cells in cells_by_reason.items()]
+
+
+def scores_table(result: Result) -> Table:
+    """Return a result's scores and costs, with their layers and nulls."""
+    rows = []
+    for score in (*result.scores, *result.costs):
+        value = "unscored" if score.value is None else f"{score.value:.6g} {score.unit}".strip()
+        layers = " ".join(f"{value:.4g}" for value in score.profile)
+        nulls = ", ".join(f"{name}: {value:.4g}" for name, value in score.nulls.items())
+        rows.append((score.name, value, score.unscored or " | ".join(filter(None, (layers, nulls)))))
+    return _table(("score", "value", "by layer, or why there is none"), rows, right=("value",))
+
+
+def result_lines(result: Result) -> list[str]:
+    """Return where a result's numbers come from: choice, epoch, test split, code, machine, moment."""
+    chosen, source = result.chosen, result.provenance
+    pairs = ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in chosen.hyperparameters.items()
+    )
+    where = "stated by the recipe" if chosen.trial is None else f"trial {chosen.trial} of {chosen.trials_allowed}"
+    edges = f"; on the edge of its space: {', '.join(chosen.edges)}" if chosen.edges else ""
+    validation = "unknown" if result.validation is None else f"{result.validation:.4f}"
+    return [
+        f"hyperparameters: {pairs} ({where}{edges}; frozen as {chosen.digest[:12]} before the test split was opened)",
+        f"reported epoch: {result.reported_epoch} of {result.epochs_allowed}, validation {validation}",
+        f"test split: {result.test_samples} samples; opening number {result.test_openings} "
+        "for this model and task in this store",
+        f"code: commit {source.commit or 'unknown'}{' with uncommitted changes' if source.is_dirty else ''}; "
+        + ", ".join(f"{name} {version}" for name, version in source.distributions.items()),
+        f"machine: {source.device}, {count(source.threads, 'thread')}, precision {source.precision}, "
+        f"{source.platform}, Python {source.python}, torch {source.torch}, CUDA {source.cuda or 'none'}",
+        f"when: {source.started} to {source.ended}, seed {source.seed}",
+        f"data: {', '.join(f'{split} {digest[:12]}' for split, digest in source.fingerprints.items())}",
+        f"identity: {result.identity}",
+    ]
+
+
+def print_end(
+    console: Console, summary: Summary, suite: str, log: Path, *, plugins: Sequence[Path], overrides: Sequence[str]
+) -> None:
+    """Print what a run did and what to type next."""
+    parts = [f"{count(summary.finished, 'cell')} done"]
+    if summary.failed:
+        parts.append(f"{summary.failed} failed (why: whitebench status {suite})")
+    if summary.is_interrupted:
+        parts.append("interrupted (the same command goes on)")
+    console.print(f"{', '.join(parts)} in {duration(summary.seconds)}. Log: {log}", **_PLAIN)
+    options = [f" --plugin {path}" for path in plugins] + [f" --set {override}" for override in overrides]
+    if not summary.is_interrupted:
+        console.print(f"See: whitebench board {suite}{''.join(options)}", **_PLAIN)
+
+
+def print_lines(console: Console, lines: Iterable[str], *, style: str | None = None) -> None:
+    """Print lines as they are: nothing in them is markup, and none is cut."""
+    for line in lines:
+        console.print(line, style=style, **_PLAIN)
+
+
+_PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
+
+
+def _table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str | None = None,
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
+) -> Table:
+    table = Table(title=title and Text(title, style="bold"), title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        justify: Any = "right" if column in right else "left"
+        table.add_column(column, justify=justify, no_wrap=column in whole, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text, because `crate[dim=64]` would be read as markup
+    return table
+
+
+def _owner(row: dict[str, str]) -> str:
+    return row["plugin"] if row["distribution"] == "local file" else f"{row['distribution']} {row['version']}"
+
+
+def count(number: int, noun: str) -> str:
+    """Return `1 cell`, `2 cells`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

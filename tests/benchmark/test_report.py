@@ -1,0 +1,63 @@
+"""What the read commands print."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from whitebench import report
+from whitebench.identity import CellName
+from whitebench.ledger import Ledger
+from whitebench.result import CellRecord, CellState
+from whitebench.suite import load_suite
+
+
+def record(contestant: str, seed: int, state: CellState, reason: str) -> CellRecord:
+    cell = CellName(suite="smoke", contestant=contestant, task="digits", seed=seed)
+    return CellRecord(cell=cell, state=state, reason=reason)
+
+
+def ledger(*records: CellRecord) -> Ledger:
+    return Ledger(
+        suite=load_suite("smoke"), overrides=(), direction="higher", unit="share", records=records, store_uri="x"
+    )
+
+
+def shown(table: object) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_cells_with_the_same_reason_share_a_line() -> None:
+    made = ledger(
+        record("vit", 0, "stale", "seed changed"),
+        record("vit", 1, "stale", "seed changed"),
+        record("crate", 0, "failed", "oom: too large"),
+        record("crate", 1, "missing", "not run yet"),
+    )
+    assert report.reasons(made) == [
+        "smoke/vit/digits/0, smoke/vit/digits/1: stale: seed changed",
+        "smoke/crate/digits/0: failed: oom: too large",
+    ]
+
+
+def test_states_are_counted_in_the_order_they_come() -> None:
+    made = ledger(record("vit", 0, "missing", ""), record("vit", 1, "failed", ""), record("vit", 2, "missing", ""))
+    assert report.counts(made) == {"missing": 2, "failed": 1}
+
+
+def test_options_in_a_name_are_shown_as_they_are() -> None:
+    table = report.status_table(ledger(record("crate[dim=32]", 0, "failed", "see [docs]")))
+    assert "smoke/crate[dim=32]/digits/0" in shown(table)
+    assert "see [docs]" in shown(table)
+
+
+def test_the_heading_names_what_was_overridden() -> None:
+    assert report.heading(ledger()) == "Suite smoke version 1: ViT and CRATE on 8 x 8 digits in half a minute"
+
+
+def test_one_cell_is_not_cells() -> None:
+    assert (report.count(1, "cell"), report.count(0, "cell")) == ("1 cell", "0 cells")

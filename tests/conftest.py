@@ -1,0 +1,36 @@
+"""What every wing's tests share: the command line as a person types it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Type = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def type_in(tmp_path: Path) -> Type:
+    """Return a function that runs a command in an empty folder and returns what it printed and its exit code."""
+
+    def run(
+        *command: str, env: Mapping[str, str] | None = None, cwd: Path = tmp_path, timeout: float = 240
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=cwd, env=person(env or {}), capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    return run
+
+
+def person(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of somebody who has activated the virtual environment and set nothing else."""
+    ours = ("WHITEBENCH", "MLFLOW", "COLUMNS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", **extra}

@@ -1,0 +1,62 @@
+"""The docs' code works, and every field of every Spec and of a suite's file is explained where a reader looks."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import whitebench
+from tests.conftest import ROOT
+from whitebench.budget import Budget, Tuning
+from whitebench.catalog import load_catalog
+from whitebench.recipe import Recipe, Tuned
+from whitebench.suite import Contestant, Suite, load_suite
+
+PLUGINS = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+SUITES = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    file = tmp_path / "explained.py"
+    file.write_text("\n\n".join(re.findall(r"```python\n(.*?)```", PLUGINS, re.DOTALL)), encoding="utf-8")
+    return file
+
+
+def test_the_plugin_shown_loads_with_all_its_items(plugin: Path) -> None:
+    catalog = load_catalog([plugin])
+    assert catalog.quarantined == ()
+    assert catalog.metric("macro-f1").owner.plugin == str(plugin)
+    assert catalog.objective("brier").owner.plugin == str(plugin)
+    assert catalog.task("rings").owner.plugin == str(plugin)
+    assert catalog.model("gaussians").owner.plugin == str(plugin)
+    assert len(catalog.observers) == 1
+
+
+def test_the_plugin_shown_keeps_every_rule(plugin: Path) -> None:
+    runpy.run_path(str(plugin))["test_my_items"]()
+
+
+def test_the_suite_shown_is_one(tmp_path: Path) -> None:
+    (tmp_path / "my_suite.toml").write_text(re.findall(r"```toml\n(.*?)```", SUITES, re.DOTALL)[0], encoding="utf-8")
+    suite = load_suite(str(tmp_path / "my_suite.toml"))
+    assert suite.seeds == (0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("kind", [whitebench.ModelSpec, whitebench.TaskSpec, whitebench.MetricSpec,
+                                  whitebench.ObjectiveSpec, whitebench.Reading, whitebench.Layout])  # fmt: skip
+def test_every_field_of_a_spec_is_explained(kind: type) -> None:
+    section = PLUGINS.partition(f"### {kind.__name__}\n")[2].partition("\n### ")[0]
+    for field in dataclasses.fields(kind):
+        assert f"| `{field.name}` |" in section, f"{kind.__name__}.{field.name}"
+
+
+@pytest.mark.parametrize("kind", [Suite, Budget, Tuning, Recipe, Tuned, Contestant])
+def test_every_key_of_a_suite_is_explained(kind: type) -> None:
+    for field in dataclasses.fields(kind):
+        if field.name != "guests":  # from the command line, never from the file
+            assert f"| `{field.name}` |" in SUITES, f"{kind.__name__}.{field.name}"
