@@ -16,7 +16,7 @@ from whitebench.names import parse_name
 from whitebench.result import CellRecord, CellState
 from whitebench.specs import Direction
 from whitebench.store import Store
-from whitebench.suite import Contestant, Suite, load_suite, override_suite
+from whitebench.suite import Contestant, Suite, load_suite, with_guests
 from whitebench.tags import StoredCell
 
 
@@ -203,20 +203,28 @@ def select(
         catalog: where guests are looked up.
         models: labels of contestants, or models, with options, that join as guests.
         tasks: tasks of the suite.
-        seeds: instead of the suite's.
+        seeds: seeds of the suite.
 
     Raises:
         UnknownNameError: a label that is neither a contestant nor a model, or a task that the suite has not.
+        SuiteError: a seed that the suite has not.
     """
+    if strange := [seed for seed in seeds or () if seed not in suite.seeds]:
+        raise SuiteError(
+            f"--seeds: {', '.join(map(str, strange))} not among the seeds of suite {suite.name} "
+            f"({', '.join(map(str, suite.seeds))}); more seeds make another suite: --set seeds={max(strange) + 1}"
+        )
     for task in tasks:
         if task not in suite.tasks:
             raise UnknownNameError(f"task of suite {suite.name}", task, suite.tasks)
     guests = [_guest(model, suite, catalog) for model in models if suite.contestant(model) is None]
-    whole = override_suite(suite, guests=guests, seeds=seeds)
+    whole = with_guests(suite, guests)
     cells = [
         cell
         for cell in plan_cells(whole, catalog)
-        if (not models or cell.name.contestant in models) and (not tasks or cell.name.task in tasks)
+        if (not models or cell.name.contestant in models)
+        and (not tasks or cell.name.task in tasks)
+        and (seeds is None or cell.name.seed in seeds)
     ]
     return whole, cells
 

@@ -38,7 +38,7 @@ _MODEL = click.option(
     "-m", "--model", "models", multiple=True, help="Only this contestant; or a model that joins as a guest."
 )
 _TASK = click.option("-t", "--task", "tasks", multiple=True, help="Only this task of the suite.")
-_SEEDS = click.option("--seeds", help="Which seeds: 3 (the first three), 0,2,5 or 5-9.  [default: the suite's]")
+_SEEDS = click.option("--seeds", help="Only these seeds of the suite: 2 (the first two), 0,2 or 1-2.")
 
 
 def plugin_options(command: Command) -> Command:

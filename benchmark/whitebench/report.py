@@ -119,7 +119,7 @@ def result_lines(result: Result) -> list[str]:
         f"hyperparameters: {pairs} ({where}{edges}; frozen as {chosen.digest[:12]} before the test split was opened)",
         f"reported epoch: {result.reported_epoch} of {result.epochs_allowed}, validation {validation}",
         f"test split: {result.test_samples} samples; opening number {result.test_openings} "
-        "for this model and task in this store",
+        "for this contestant and task in this store",
         f"code: commit {source.commit or 'unknown'}{' with uncommitted changes' if source.is_dirty else ''}; "
         + ", ".join(f"{name} {version}" for name, version in source.distributions.items()),
         f"machine: {source.device}, {count(source.threads, 'thread')}, precision {source.precision}, "

@@ -17,7 +17,7 @@ from whitebench.fit import PREDICTIONS
 from whitebench.identity import CellName, Parts, canonical
 from whitebench.result import Chosen, Failure, Result, digest, result_from_json, to_json
 from whitebench.suite import Contestant
-from whitebench.tags import StoredCell, Tag, model_key, read_cell
+from whitebench.tags import StoredCell, Tag, contestant_key, read_cell
 from whitebench.tracking import Point, Status, Tracking, queryable
 
 RESULT = "result.json"
@@ -54,7 +54,7 @@ class Store:
             Tag.OVERRIDES: queryable(overrides),
             Tag.CONTESTANT: cell.contestant,
             Tag.CONTESTANT_SPEC: canonical(asdict(contestant)),
-            Tag.MODEL: model_key(parts),
+            Tag.KEY: contestant_key(parts, contestant),
             Tag.TASK: queryable(cell.task),
             Tag.SEED: str(cell.seed),
             Tag.IS_GUEST: str(is_guest).lower(),
@@ -73,12 +73,12 @@ class Store:
     def record_opening(self, run_id: str) -> int:
         """Record that a cell's test split is being opened; return how often it has been, this time included.
 
-        Counted per model with its options and per task over every experiment of the store: overridden
-        suites, repeats, failures and runs deleted in MLflow too.
+        Counted per contestant (model with options, objective and recipe, whatever its label) and task over every
+        experiment of the store: overridden suites, repeats, failures and runs deleted in MLflow too.
         """
         tags = self.tracking.run(run_id).tags
         self.tracking.tag(run_id, {Tag.OPENINGS: str(int(tags[Tag.OPENINGS]) + 1)})
-        same = self.tracking.runs_anywhere({name: tags[name] for name in (Tag.MODEL, Tag.TASK)})
+        same = self.tracking.runs_anywhere({name: tags[name] for name in (Tag.KEY, Tag.TASK)})
         return sum(int(run.tags.get(Tag.OPENINGS, 0)) for run in same)
 
     def finish_cell(self, run_id: str, result: Result, folder: Path) -> None:

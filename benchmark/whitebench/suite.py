@@ -128,11 +128,9 @@ def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
     return read_settings(Suite, content, source)
 
 
-def override_suite(suite: Suite, *, guests: Sequence[Contestant] = (), seeds: Sequence[int] | None = None) -> Suite:
-    """Return the suite with guests, or with other seeds."""
-    return dataclasses.replace(
-        suite, guests=(*suite.guests, *guests), seeds=suite.seeds if seeds is None else tuple(seeds)
-    )
+def with_guests(suite: Suite, guests: Sequence[Contestant]) -> Suite:
+    """Return the suite with guests."""
+    return dataclasses.replace(suite, guests=(*suite.guests, *guests))
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

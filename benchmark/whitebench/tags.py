@@ -24,7 +24,8 @@ class Tag:
     OVERRIDES = "whitebench.overrides"
     CONTESTANT = "whitebench.contestant"
     CONTESTANT_SPEC = "whitebench.contestant_spec"
-    MODEL = "whitebench.model"
+    KEY = "whitebench.contestant_key"
+    """Model with its options, objective and recipe, whatever the label."""
     TASK = "whitebench.task"
     SEED = "whitebench.seed"
     IS_GUEST = "whitebench.is_guest"
@@ -72,8 +73,8 @@ def read_cell(run: TrackedRun) -> StoredCell:
     )
 
 
-def model_key(parts: Parts) -> str:
-    """Return the model with its options, whatever its label: what openings of the test split count by."""
-    contestant = parts["contestant"]
-    options = ",".join(f"{key}={value}" for key, value in sorted(contestant["options"].items()))
-    return queryable(f"{contestant['model']}[{options}]+{contestant['objective']}")
+def contestant_key(parts: Parts, contestant: Contestant) -> str:
+    """Return the contestant whatever its label: what openings of the test split are counted by."""
+    built = parts["contestant"]
+    options = ",".join(f"{key}={value}" for key, value in sorted(built["options"].items()))
+    return queryable(f"{built['model']}[{options}]+{built['objective']}+{contestant.recipe}")

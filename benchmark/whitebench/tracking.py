@@ -183,7 +183,7 @@ class Tracking:
             from sqlalchemy.exc import SQLAlchemyError
 
             if isinstance(error, MlflowException | SQLAlchemyError | sqlite3.Error | OSError):
-                text = " ".join(str(error).split())[:300]
+                text = " ".join(str(error).split()).partition(" [SQL:")[0][:300]
                 raise StoreError(f"the store {self.uri} could not be used: {text}") from error
             raise
 

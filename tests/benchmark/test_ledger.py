@@ -93,8 +93,9 @@ def test_a_guest_of_an_earlier_run_stays_in_the_ledger(suite: Suite, catalog: Ca
 
 
 def test_a_selection_narrows_to_contestants_tasks_and_seeds(suite: Suite, catalog: Catalog) -> None:
-    _, cells = select(suite, catalog, models=["searching"], tasks=["blobs"], seeds=[7])
-    assert [str(cell.name) for cell in cells] == ["blobs/searching/blobs/7"]
+    whole, cells = select(suite, catalog, models=["searching"], tasks=["blobs"], seeds=[1])
+    assert [str(cell.name) for cell in cells] == ["blobs/searching/blobs/1"]
+    assert whole == suite  # what is run is narrower, what is planned is not
 
 
 @pytest.mark.parametrize(
@@ -102,12 +103,13 @@ def test_a_selection_narrows_to_contestants_tasks_and_seeds(suite: Suite, catalo
     [
         ({"models": ["tinny"]}, "unknown contestant of suite blobs, or model, 'tinny', did you mean 'tiny'"),
         ({"tasks": ["blob"]}, "unknown task of suite blobs 'blob', did you mean 'blobs'"),
+        ({"seeds": [1, 7]}, r"--seeds: 7 not among the seeds of suite blobs \(0, 1\); .*: --set seeds=8"),
     ],
 )
 def test_a_selection_of_what_is_not_there_is_refused(
     suite: Suite, catalog: Catalog, selection: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UnknownNameError, match=message):
+    with pytest.raises((UnknownNameError, SuiteError), match=message):
         select(suite, catalog, **selection)
 
 

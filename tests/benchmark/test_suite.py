@@ -9,7 +9,7 @@ import pytest
 from whitebench.budget import Budget, Tuning
 from whitebench.errors import SuiteError
 from whitebench.recipe import Recipe, Tuned
-from whitebench.suite import Contestant, Suite, load_suite, override_suite, parse_seeds, suite_names
+from whitebench.suite import Contestant, Suite, load_suite, parse_seeds, suite_names, with_guests
 
 GOOD = """\
 name = "tiny"
@@ -265,15 +265,13 @@ def test_seeds_are_read_as_people_write_them(text: str, seeds: tuple[int, ...] |
         assert parse_seeds(text) == seeds
 
 
-def test_guests_join_after_the_file_s_contestants_and_seeds_can_be_others(file: Path) -> None:
+def test_guests_join_after_the_file_s_contestants(file: Path) -> None:
     suite = load_suite(str(file))
     guest = Contestant(model="mine")
-    whole = override_suite(suite, guests=[guest], seeds=[9])
-    assert whole.everyone == (*suite.contestants, guest)
-    assert whole.seeds == (9,)
-    assert override_suite(suite) == suite
+    assert with_guests(suite, [guest]).everyone == (*suite.contestants, guest)
+    assert with_guests(suite, []) == suite
 
 
 def test_a_guest_may_not_take_a_contestant_s_label(file: Path) -> None:
     with pytest.raises(ValueError, match="label crate is given twice"):
-        override_suite(load_suite(str(file)), guests=[Contestant(model="other", label="crate")])
+        with_guests(load_suite(str(file)), [Contestant(model="other", label="crate")])
