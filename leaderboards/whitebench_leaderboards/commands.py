@@ -23,7 +23,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EPILOG, short_help="Show a suite's ranked rows.")
+@click.command(epilog=_EPILOG, short_help="The ranked rows of a suite.")
 @suite_options
 @click.option(
     "--format",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import click
@@ -43,6 +44,16 @@ def test_every_command_has_an_example_in_its_help() -> None:
         text = printed(name, "--help")
         assert "Example" in text, name
         assert f"whitebench {name}" in text, name
+
+
+def test_a_command_of_another_package_that_cannot_be_loaded_says_so_and_the_rest_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = EntryPoint(name="lost", value="nowhere:command", group="whitebench.commands")
+    monkeypatch.setattr(cli, "_further", lambda: [lost])
+    assert "lost" in printed("--help")
+    with pytest.raises(WhitebenchError, match="command 'lost' could not be loaded from nowhere:command"):
+        CliRunner().invoke(cli.cli, ["lost"], catch_exceptions=False)
 
 
 def test_list_names_each_items_owner() -> None:
