@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 .PHONY: bench test check clean
 
 bench: $(VENV)/.installed
-	$(BIN)/whitebench run smoke
+	$(BIN)/whitebench run smoke --parallel 2
 	$(BIN)/whitebench board smoke
 
 test: $(VENV)/.installed-dev

@@ -3,7 +3,7 @@
 This is the plugin author's one import: the Specs, the words they use, and the hook marker.
 """
 
-from whitebench.errors import MissingExtraError, TaskDataError, WhitebenchError
+from whitebench.errors import TaskDataError, WhitebenchError
 from whitebench.hookspecs import hookimpl
 from whitebench.space import Choice, FloatRange, IntRange
 from whitebench.specs import (
@@ -30,7 +30,6 @@ __all__ = [
     "Layout",
     "MetricContext",
     "MetricSpec",
-    "MissingExtraError",
     "ModelSpec",
     "ObjectiveSpec",
     "Reading",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from whitebench import __version__
-from whitebench.options import json_option, plugin_options, selection_options, store_options, suite_options
+from whitebench.options import cell_options, json_option, plugin_options, selection_options, suite_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -141,10 +141,13 @@ def run(
     home = home_of(uri)
     log = _log_to(home, whole.name)
     console = _console()
+    if console.is_terminal:
+        console.print("Starting: loading torch, Lightning and MLflow …", style="dim", highlight=False)
     from whitebench.launch import Launcher  # its server loads torch while MLflow is imported here
 
     launcher = Launcher(threads=whole.budget.threads)
     from whitebench.conductor import Conductor
+    from whitebench.events import CellFinished
     from whitebench.lock import only_one
     from whitebench.progress import Progress
     from whitebench.screen import watch
@@ -154,15 +157,18 @@ def run(
         if overrides:
             console.print(f"Overridden: {', '.join(overrides)}. Results are kept apart from those of {whole.name}.")
         opened = Store(uri)
-        ledger = ledger_of(whole, catalog, opened, overrides=overrides, uri=uri)
+        ledger = ledger_of(whole, catalog, opened, overrides=overrides, uri=uri, source=suite)
         progress = Progress(
             trials=whole.budget.trials, epochs=whole.budget.epochs, parallel=at_a_time, direction=ledger.direction
         )
+        complaints: dict[str, None] = {}
         with watch(progress, console, primary=whole.primary, heading=report.heading(ledger)) as screen:
 
             def tell(event: Any) -> None:
                 logging.getLogger("whitebench").info("%s", event)
                 screen.hear(event)
+                if isinstance(event, CellFinished):
+                    complaints.update(dict.fromkeys(event.complaints))
                 for complaint in catalog.tell(event):
                     logging.getLogger("whitebench").warning(complaint)
 
@@ -177,7 +183,8 @@ def run(
                 parallel=at_a_time,
                 tell=tell,
             ).run(ledger, cells)
-    report.print_end(console, summary, whole.name, log, plugins=plugins, overrides=overrides)
+    again = report.options_again(suite, plugins=plugins, overrides=overrides, store=_typed("store", store))
+    report.print_end(console, summary, again, log, complaints=list(complaints))
     if summary.is_interrupted:
         return INTERRUPTED
     return FAILED if summary.failed else 0
@@ -199,15 +206,14 @@ def status(suite: str, *, plugins: Sequence[Path], overrides: Sequence[str], sto
 
 
 @click.command(short_help="Everything about one cell.", epilog="\b\nExample:\n  whitebench show smoke/crate/digits/0")
-@click.argument("cell")
-@store_options
+@cell_options
 @json_option
-def show(cell: str, plugins: Sequence[Path], store: str | None, *, as_json: bool) -> None:
+def show(cell: str, *, plugins: Sequence[Path], overrides: Sequence[str], store: str | None, as_json: bool) -> None:
     """Show everything about one CELL: scores, layer profiles, costs, choice, provenance, its MLflow run."""
     from whitebench import report
     from whitebench.result import to_json
 
-    ledger, record = _record_of(cell, plugins, store)
+    ledger, record = _record_of(cell, plugins, store, overrides)
     if as_json:
         stored = json.loads(to_json(record.result)) if record.result else None
         _print_json({"cell": cell, "state": record.state, "reason": record.reason, "run_id": record.run_id,
@@ -228,12 +234,13 @@ def show(cell: str, plugins: Sequence[Path], store: str | None, *, as_json: bool
     short_help="Which part of a cell has changed since it was run.",
     epilog="\b\nExample:\n  whitebench why-stale smoke/crate/digits/0",
 )
-@click.argument("cell")
-@store_options
+@cell_options
 @json_option
-def why_stale(cell: str, plugins: Sequence[Path], store: str | None, *, as_json: bool) -> None:
+def why_stale(
+    cell: str, *, plugins: Sequence[Path], overrides: Sequence[str], store: str | None, as_json: bool
+) -> None:
     """Show which part of a CELL's identity has changed since it was run."""
-    _, record = _record_of(cell, plugins, store)
+    _, record = _record_of(cell, plugins, store, overrides)
     changes = record.reason.split("; ") if record.state == "stale" else []
     if as_json:
         _print_json({"cell": cell, "state": record.state, "changes": changes})
@@ -268,6 +275,12 @@ def _select(
     return catalog, whole, cells
 
 
+def _typed(name: str, value: str | None) -> str | None:
+    """Return an option's value if it was typed: one from the environment may hold a password."""
+    source = click.get_current_context().get_parameter_source(name)
+    return value if source is click.core.ParameterSource.COMMANDLINE else None
+
+
 def _kind(plural: str) -> Kind:
     kinds: dict[str, Kind] = {
         "models": "model",
@@ -278,17 +291,19 @@ def _kind(plural: str) -> Kind:
     return kinds[plural]
 
 
-def _record_of(cell: str, plugins: Sequence[Path], store: str | None) -> Any:
+def _record_of(cell: str, plugins: Sequence[Path], store: str | None, overrides: Sequence[str]) -> Any:
+    """Return the ledger and the record of a cell, whose suite may be given by the path of its file."""
     from whitebench.errors import UnknownNameError
     from whitebench.identity import CellName
     from whitebench.ledger import read_ledger
 
-    name = CellName.parse(cell)
-    ledger = read_ledger(name.suite, store=store, plugins=plugins)
-    for record in ledger.records:
-        if record.cell == name:
-            return ledger, record
-    raise UnknownNameError("cell", cell, [str(record.cell) for record in ledger.records])
+    suite, *rest = cell.rsplit("/", 3)
+    CellName.parse("/".join(["suite", *rest]) if rest else cell)
+    ledger = read_ledger(suite, store=store, plugins=plugins, overrides=overrides)
+    known = {f"{suite}{str(record.cell).removeprefix(ledger.suite.name)}": record for record in ledger.records}
+    if cell not in known:
+        raise UnknownNameError("cell", cell, known)
+    return ledger, known[cell]
 
 
 def _log_to(home: Path, suite: str) -> Path:

@@ -158,14 +158,14 @@ class Conductor:
         return False
 
     def _start_trial(self, contest: Contest, number: int) -> None:
-        fit = self._start(contest.trial_plan(number, plugins=self.plugins, work=self.work))
+        fit = self._start(contest.trial_plan(number, plugins=self.plugins, parallel=self.parallel, work=self.work))
         self.fits[fit] = _TrialFit(contest=contest, number=number)
         self.logbook.study(contest)
 
     def _start_cell(self, contest: Contest, cell: PlannedCell) -> None:
         assert contest.chosen is not None
         # The fit loads its data while its run is opened: it cannot ask for the test split before that.
-        fit = self._start(contest.cell_plan(cell, plugins=self.plugins, work=self.work))
+        fit = self._start(contest.cell_plan(cell, plugins=self.plugins, parallel=self.parallel, work=self.work))
         run_id = self.logbook.open_cell(cell, contest.chosen)
         self.fits[fit] = _CellFit(contest=contest, cell=cell, chosen=contest.chosen, run_id=run_id)
 
@@ -201,7 +201,7 @@ class Conductor:
                 self.logbook.epoch(work.run_id, said)
             case AskTest():
                 assert isinstance(work, _CellFit)
-                work.openings = self.logbook.opening(work.run_id)
+                work.openings = self.logbook.opening(work.run_id, said.weights_sha256)
                 self.tell(TestOpened(cell=fit.plan.name, openings=work.openings))
                 fit.answer("go")
             case Fitted() | Pruned() | Failure():
@@ -238,7 +238,8 @@ class Conductor:
             return
         self.logbook.finish(work.run_id, result, plan.folder)
         self.finished += 1
-        self.tell(CellFinished(cell=plan.name, primary=primary.value, run_id=work.run_id))
+        complaints = tuple(f"{one.name}: {one.unscored}" for one in result.scores if one.is_raised)
+        self.tell(CellFinished(cell=plan.name, primary=primary.value, run_id=work.run_id, complaints=complaints))
         shutil.rmtree(plan.folder, ignore_errors=True)
 
     def _result(self, work: _CellFit, fitted: Fitted) -> Result:

@@ -59,7 +59,7 @@ class Contest:
         """Take the next cell that can start now, if there is one."""
         return self.waiting_cells.pop(0) if self.chosen is not None and self.waiting_cells else None
 
-    def trial_plan(self, number: int, *, plugins: Sequence[Path], work: Path) -> FitPlan:
+    def trial_plan(self, number: int, *, plugins: Sequence[Path], work: Path, parallel: int = 1) -> FitPlan:
         """Return what the fit of trial `number` is to do; its folder lies in `work`."""
         return FitPlan(
             name=f"{self.name}/trial-{number}",
@@ -72,11 +72,12 @@ class Contest:
             recipe=self.suite.recipes[self.contestant.recipe],
             hyperparameters=self.study.hyperparameters(number),
             seed=self.suite.tuning.seed,
+            parallel=parallel,
             plugins=plugins,
             folder=work / f"{self.study.name[:24]}-trial-{number}",
         )
 
-    def cell_plan(self, cell: PlannedCell, *, plugins: Sequence[Path], work: Path) -> FitPlan:
+    def cell_plan(self, cell: PlannedCell, *, plugins: Sequence[Path], work: Path, parallel: int = 1) -> FitPlan:
         """Return what the fit of `cell` is to do; its folder lies in `work`."""
         assert self.chosen is not None
         everything = digest_of([str(cell.name), cell.identity.digest, self.chosen.digest])
@@ -91,6 +92,7 @@ class Contest:
             recipe=self.suite.recipes[self.contestant.recipe],
             hyperparameters=self.chosen.hyperparameters,
             seed=cell.name.seed,
+            parallel=parallel,
             plugins=plugins,
             folder=work / everything[:32],
         )
@@ -159,10 +161,11 @@ def open_contests(
 
 
 def open_study(suite: Suite, cell: PlannedCell, catalog: Catalog, storage: Storage) -> Study:
-    """Return the study that decides what `cell` is fitted with."""
+    """Return the study that decides what `cell` is fitted with: what its name pins is not searched."""
     recipe = suite.recipes[cell.contestant.recipe]
-    model = catalog.model(parse_name(cell.contestant.model)[0]).spec
-    own: dict[str, Space] = {f"model.{name}": space for name, space in model.search.items()}
+    name, pinned = parse_name(cell.contestant.model)
+    search = catalog.model(name).spec.search
+    own: dict[str, Space] = {f"model.{option}": space for option, space in search.items() if option not in pinned}
     return Study(
         storage,
         # By label as well: two contestants that differ in nothing else would run each other's trials.

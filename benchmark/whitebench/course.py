@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from whitebench import evaluation
-from whitebench.errors import WhitebenchError
+from whitebench.errors import TraceError, WhitebenchError
 from whitebench.evaluation import Subject
 from whitebench.fit import FitPlan, model_options
 from whitebench.names import configure, parse_name
@@ -18,6 +19,7 @@ from whitebench.trace import observe
 
 if TYPE_CHECKING:
     from whitebench.catalog import Catalog
+    from whitebench.plugin import Owner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,11 @@ def resolve(plan: FitPlan, catalog: Catalog) -> Course:
             f"metric {plan.primary!r} cannot rank a suite: it needs {', '.join(primary.spec.needs)}, "
             "and what chooses among trials may look at logits and labels alone"
         )
+    if "logits" not in objective.spec.needs:
+        raise WhitebenchError(
+            f"objective {plan.contestant.objective!r} never sees the logits: the head that classes are read from would "
+            "stay untrained; read-outs from features alone are not here yet"
+        )
     metrics = [catalog.metric(name) for name in plan.metrics]
     owners = [model.owner, task.owner, objective.owner, *(metric.owner for metric in (primary, *metrics))]
     chosen = {**options, **model_options(plan.hyperparameters)}
@@ -59,8 +66,13 @@ def resolve(plan: FitPlan, catalog: Catalog) -> Course:
         objective=objective.spec,
         primary=primary.spec,
         metrics=[entry.spec for entry in metrics],
-        distributions={owner.distribution: owner.version for owner in owners},
+        distributions=dict(map(_origin, owners)),
     )
+
+
+def _origin(owner: Owner) -> tuple[str, str]:
+    """Return a distribution and its version, or the name of a local file and that it is one."""
+    return (owner.distribution, owner.version) if owner.version else (Path(owner.plugin).name, owner.distribution)
 
 
 def build(course: Course) -> Subject:
@@ -97,5 +109,10 @@ def feature_width(course: Course, subject: Subject) -> int:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         blank = torch.zeros(2, *subject.context.shape)
         seen = observe(subject.module, blank, head=subject.spec.head, trace=subject.spec.trace, kinds=kinds)
+    if tuple(seen.logits.shape) != (2, subject.context.classes):
+        raise TraceError(
+            f"model {course.plan.contestant.model} on task {course.plan.task}: for 2 samples its forward gave "
+            f"{tuple(seen.logits.shape)}; it must return logits {(2, subject.context.classes)}, one for each class"
+        )
     subject.module.train()
     return seen.features.shape[-1]

@@ -66,10 +66,6 @@ class MetricError(RuntimeError):
     """A metric that ranks a suite and gives no number."""
 
 
-class MissingExtraError(WhitebenchError):
-    """A library that this item needs and that is not installed; the message names the command."""
-
-
 def near_misses(name: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x' or 'y'?` for the known names closest to `name`, case aside, or nothing."""
     by_folded = {one.casefold(): one for one in known}

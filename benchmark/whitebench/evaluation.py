@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from whitebench.errors import MetricError, WhitebenchError
-from whitebench.result import Score
+from whitebench.result import RAISED, Score
 from whitebench.specs import MetricContext, MetricSpec, Reading, Samples
 from whitebench.trace import observe, offered_kinds
 
@@ -138,7 +138,10 @@ def unmet_need(spec: MetricSpec, model: ModelSpec) -> str | None:
     if offered is None:
         return None
     lacking = [need for need in spec.needs if need not in BATCH_NEEDS and need not in offered]
-    return f"model {model.name} gives no trace of {' and '.join(lacking)}" if lacking else None
+    if not lacking:
+        return None
+    kinds = f"it gives {', '.join(sorted(offered))}" if offered else "it gives none"
+    return f"model {model.name} gives no trace of {' and '.join(lacking)} ({kinds})"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -241,7 +244,7 @@ def _look_inside(
 
 def _raised(spec: MetricSpec, error: Exception) -> list[Score]:
     _log.error("metric %s", spec.name, exc_info=error)
-    return [Score.missing(spec, f"the metric raised {_say(error)}")]
+    return [Score.missing(spec, f"{RAISED}{_say(error)}")]
 
 
 def _say(error: Exception) -> str:

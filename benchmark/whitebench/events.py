@@ -44,8 +44,11 @@ class EpochEnded:
     validation: float
     """The suite's primary metric on the validation split."""
     train_loss: float
+    """Mean over the epoch's steps, the model's penalty included."""
     validation_loss: float
+    """Mean over samples, against hard labels and without penalty."""
     learning_rate: float
+    """What the next step would take: zero after the last epoch of a cosine."""
     gradient_norm: float
     """Mean over the epoch's steps of the global norm before clipping."""
     seconds: float
@@ -79,6 +82,8 @@ class CellFinished:
     primary: float | None
     """The suite's primary metric on the test split."""
     run_id: str
+    complaints: tuple[str, ...] = ()
+    """Metrics that raised, each with what it said."""
 
 
 @dataclass(frozen=True, kw_only=True)

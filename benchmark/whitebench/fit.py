@@ -44,14 +44,14 @@ class FitPlan:
     """Local plugin files, absolute."""
     folder: Path
     """Where checkpoints, the log and what the fit leaves behind are written, absolute."""
+    parallel: int = 1
+    """Fits at a time: they share the machine, so times depend on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AskTest:
     """The weights to be reported are chosen and on disk: may the test split be opened?"""
 
-    reported_epoch: int
-    validation: float
     weights_sha256: str
 
 

@@ -14,7 +14,8 @@ from whitebench.course import Course, build, resolve
 from whitebench.errors import WhitebenchError
 from whitebench.evaluation import Subject
 from whitebench.fit import PREDICTIONS, TRACES, WEIGHTS, AskTest, FitPlan, Fitted, Pruned
-from whitebench.provenance import Provenance, checkout_of, commit_of, now, processor_name
+from whitebench.identity import ENGINES
+from whitebench.provenance import CODE, Provenance, commit_of, now, processor_name
 from whitebench.result import Score, digest
 from whitebench.samples import load_samples
 from whitebench.source import versions_of
@@ -39,7 +40,7 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
         DivergedError: the loss or the gradient is not a finite number; names the step and the last finite loss.
         MetricError: the primary metric cannot be computed on the validation split.
     """
-    started = now()
+    started, code = now(), commit_of(CODE)
     course = resolve(plan, catalog)
     training, train_print = load_samples(course.task, course.task_config, "train")
     validation, validation_print = load_samples(course.task, course.task_config, "validation")
@@ -50,7 +51,7 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     if trained.is_pruned:
         return Pruned(epoch=len(trained.history))
     reported = trained.history[trained.reported_epoch - 1]
-    provenance = _provenance(course, subject, started, trained.resumed_from_epoch)
+    provenance = _provenance(course, subject, started, code, trained.resumed_from_epoch)
     fitted = Fitted(
         reported_epoch=trained.reported_epoch,
         validation=reported.validation,
@@ -65,7 +66,7 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     peak = memory.above_start()
     save_file(_state(subject.module), plan.folder / WEIGHTS)
     weights = digest((plan.folder / WEIGHTS).read_bytes())
-    hear(AskTest(reported_epoch=fitted.reported_epoch, validation=fitted.validation, weights_sha256=weights))
+    hear(AskTest(weights_sha256=weights))
     tested = _test(course, subject, dataclasses.replace(fitted, weights_sha256=weights))
     return dataclasses.replace(tested, costs=_costs(course, subject, training, trained, peak))
 
@@ -121,10 +122,12 @@ def _cost(name: str, unit: str, direction: Direction, value: float | None, unsco
     )
 
 
-def _provenance(course: Course, subject: Subject, started: str, resumed: int | None) -> Provenance:
+def _provenance(
+    course: Course, subject: Subject, started: str, code: tuple[str | None, bool | None], resumed: int | None
+) -> Provenance:
     plan, device = course.plan, subject.device
-    libraries = versions_of(frozenset({"lightning", "numpy", "torch", "torchmetrics", "whitebench"}))
-    commit, is_dirty = commit_of(checkout_of())
+    libraries = versions_of(ENGINES | {"whitebench"})
+    commit, is_dirty = code
     is_cuda = device.type == "cuda"
     return Provenance(
         commit=commit,
@@ -136,6 +139,7 @@ def _provenance(course: Course, subject: Subject, started: str, resumed: int | N
         platform=platform.platform(),
         device=torch.cuda.get_device_name(device) if is_cuda else processor_name(),
         threads=torch.get_num_threads(),
+        parallel=plan.parallel,
         precision=plan.budget.precision,
         seed=plan.seed,
         started=started,

@@ -19,6 +19,9 @@ from whitebench.suite import Contestant, Suite
 RULES_VERSION = 1
 """Raised whenever the harness itself changes what a cell's numbers would be."""
 
+ENGINES = frozenset({"lightning", "lion_pytorch", "numpy", "optuna", "scipy", "torch", "torchmetrics"})
+"""The libraries in which the harness trains, tunes and measures, by import name: their versions change numbers."""
+
 Parts: TypeAlias = Mapping[str, Any]
 """What goes into a digest, by name: plain JSON values."""
 
@@ -84,12 +87,10 @@ def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Pa
     name, options = parse_name(task)
     entry = catalog.task(name)
     metrics = [catalog.metric(metric) for metric in suite.metrics]
-    budget = dataclasses.asdict(suite.budget)
-    del budget["fit_minutes"]  # ends a fit, never changes what it computes
     sources = {f"task {name}": source_of(entry)} | {f"metric {one.spec.name}": source_of(one) for one in metrics}
     return {
         "rules": RULES_VERSION,
-        "budget": budget,
+        "budget": dataclasses.asdict(suite.budget),
         "recipe": dataclasses.asdict(suite.recipes[recipe]),
         "tuning": dataclasses.asdict(suite.tuning),
         "primary": suite.primary,
@@ -101,7 +102,7 @@ def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Pa
             "manifest": dict(entry.spec.manifest),
         },
         "sources": {item: digest_of(source.code) for item, source in sources.items()},
-        "packages": _versions(sources.values()),
+        "packages": {**versions_of(ENGINES), **_versions(sources.values())},
     }
 
 
@@ -121,6 +122,7 @@ def identify(suite: Suite, contestant: Contestant, task: str, seed: int, catalog
             "contestant": {
                 "model": name,
                 "options": dataclasses.asdict(configure(f"model {contestant.model}", model.spec.config, options)),
+                "pinned": sorted(set(options) & set(model.spec.search)),
                 "objective": contestant.objective,
                 "objective version": objective.spec.version,
             },

@@ -15,15 +15,18 @@ import logging
 import multiprocessing
 import os
 import signal
+import site
 import sys
+import sysconfig
 import threading
 import time
 import traceback
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.forkserver import ensure_running
+from pathlib import Path
 from typing import Any
 
 from whitebench.errors import DivergedError, MetricError, UnknownNameError, WhitebenchError
@@ -33,7 +36,6 @@ from whitebench.result import Failure, FailureKind
 PRELOADED = (
     "whitebench.fitting",
     "sklearn.datasets",
-    "torch.distributed.launcher.api",
 )
 """What the server imports once for all fits: 4 to 11 s cold, after which a fit starts in 0.1 s."""
 
@@ -151,7 +153,8 @@ class Launcher:
         self._fits: weakref.WeakSet[RunningFit] = weakref.WeakSet()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(PRELOADED))
-        ensure_running()
+        with _deaf_to_ctrl_c():  # the server is born deaf to it: Ctrl-C is for the conductor to handle
+            ensure_running()
         atexit.register(self.close)  # before multiprocessing's own, which would wait for fits to end by themselves
 
     def warm(self) -> None:
@@ -180,6 +183,18 @@ def wait_for(fits: Sequence[RunningFit], seconds: float) -> list[RunningFit]:
     return [fit for fit in fits if not ready.isdisjoint(fit.signs)]
 
 
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _do_nothing() -> None:
     """Show that the server can fork."""
 
@@ -192,6 +207,9 @@ def _end_group(group: int) -> None:
 def _child(plan: FitPlan, channel: Connection[Any, Any], lifeline: Connection[Any, Any]) -> None:
     """Run a fit in its own process: everything it prints goes to its log, how it ended to the conductor."""
     os.setpgid(0, 0)
+    # Lightning handles SIGTERM by taking note of it. What a fit forks (a pool's workers) would inherit that and
+    # outlive `terminate()`.
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     _hold(lifeline)
     _log_to(plan)
     outcome = _outcome(plan, channel)
@@ -287,6 +305,13 @@ def _message(error: BaseException) -> str:
     text = " ".join(str(error).split())[:500]
     if isinstance(error, SystemExit):
         return f"the fit called sys.exit({text})"
-    return (
-        text if isinstance(error, WhitebenchError | DivergedError | MetricError) else f"{type(error).__name__}: {text}"
-    )
+    if isinstance(error, WhitebenchError | DivergedError | MetricError):
+        return text
+    return f"{type(error).__name__}: {text}{_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    """Return the last line of a plugin's own code that an error passed through, ` (FILE:LINE in FUNCTION)`."""
+    libraries = tuple({*site.getsitepackages(), sysconfig.get_path("stdlib"), str(Path(__file__).parent)})
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
+    return f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""

@@ -43,6 +43,8 @@ class Ledger:
     records: tuple[CellRecord, ...]
     """Every square of the grid in the suite's order, then those of guests."""
     store_uri: str
+    source: str = ""
+    """The suite as it was asked for: its name, or the path of its file."""
 
 
 def plan_cells(suite: Suite, catalog: Catalog) -> list[PlannedCell]:
@@ -92,11 +94,17 @@ def read_ledger(
     planned = load_suite(suite, overrides)
     uri = address.resolve_uri(store)
     opened = Store(uri) if address.exists(uri) else None
-    return ledger_of(planned, catalog, opened, overrides=overrides, uri=uri)
+    return ledger_of(planned, catalog, opened, overrides=overrides, uri=uri, source=suite)
 
 
 def ledger_of(
-    suite: Suite, catalog: Catalog, store: Store | None, *, overrides: Sequence[str] = (), uri: str = ""
+    suite: Suite,
+    catalog: Catalog,
+    store: Store | None,
+    *,
+    overrides: Sequence[str] = (),
+    uri: str = "",
+    source: str = "",
 ) -> Ledger:
     """Return what `store` (None where there is none yet) has of `suite`."""
     stored = store.cells(suite.name, canonical_overrides(overrides)) if store else []
@@ -110,6 +118,7 @@ def ledger_of(
     return Ledger(
         suite=suite,
         overrides=tuple(overrides),
+        source=source or suite.name,
         direction=metric.direction,
         unit=metric.unit,
         records=tuple(records),
@@ -166,6 +175,7 @@ def _finished(stored: StoredCell, store: Store, *, is_stale: bool, reason: str) 
         reason=reason,
         result=store.result(stored),
         per_sample=store.per_sample(stored),
+        test_openings=store.openings(stored.key, stored.cell.task),
         run_id=stored.run_id,
         is_guest=stored.is_guest,
     )

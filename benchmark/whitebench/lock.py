@@ -30,7 +30,7 @@ def only_one(suite: str, home: Path) -> Iterator[None]:
             holder = json.loads(file.read() or "{}")
             raise AlreadyRunningError(
                 f"suite {suite} is already being run on this store by process {holder.get('pid', 'unknown')}, "
-                f"since {holder.get('started', 'a moment ago')}: wait for it, or see `whitebench status {suite}`"
+                f"since {holder.get('started', 'a moment ago')}: wait for it to end"
             ) from None
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "started": now()}))

@@ -46,9 +46,9 @@ class Logbook:
         """Add an epoch to a cell's curves."""
         self._store.log_epoch(run_id, event, self._suite.primary)
 
-    def opening(self, run_id: str) -> int:
+    def opening(self, run_id: str, weights_sha256: str) -> int:
         """Write down that a cell's test split is being opened; return how often it has been in this store."""
-        return self._store.record_opening(run_id)
+        return self._store.record_opening(run_id, weights_sha256)
 
     def keep_files(self, run_id: str, folder: Path) -> None:
         """Keep what a fit left in `folder`, whatever becomes of its cell."""

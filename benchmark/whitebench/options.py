@@ -65,8 +65,8 @@ def selection_options(command: Command) -> Command:
     return command
 
 
-def store_options(command: Command) -> Command:
-    """Add `--store` and `--plugin`."""
-    for decorate in (_PLUGIN, _STORE):
+def cell_options(command: Command) -> Command:
+    """Add the argument CELL and the options `--set`, `--store`, `--plugin`."""
+    for decorate in (_PLUGIN, _STORE, _SET, click.argument("cell")):
         command = decorate(command)
     return command

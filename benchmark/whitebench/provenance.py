@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -10,9 +9,10 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+
+CODE = Path(__file__).resolve()
+"""A file of the code that runs, for asking which commit it is at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,8 @@ class Provenance:
     seed: int
     started: str
     """UTC, ISO 8601."""
+    parallel: int = 1
+    """Fits at a time on this machine when it ran: times compare only where this is the same."""
     ended: str = ""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """sha256 of the bytes each split served."""
@@ -60,27 +62,17 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def checkout_of(package: str = "whitebench") -> Path | None:
-    """Return the folder an editable install of `package` points at, or None for a wheel."""
-    try:
-        found = distribution(package)
-    except PackageNotFoundError:
-        return None
-    origin = json.loads(found.read_text("direct_url.json") or "{}")
-    if not origin.get("dir_info", {}).get("editable"):
-        return None
-    return Path(unquote(urlparse(origin["url"]).path))
+def commit_of(file: Path) -> tuple[str | None, bool | None]:
+    """Return the commit that `file` is at and whether its repository has uncommitted changes.
 
-
-def commit_of(folder: Path | None) -> tuple[str | None, bool | None]:
-    """Return the commit that `folder` is at and whether it has uncommitted changes; None where git cannot say."""
-    if folder is None:
+    None where git cannot say, and where the file belongs to no repository: an installed wheel may lie
+    inside the checkout of something else.
+    """
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return None, None
-    head = _git(folder, "rev-parse", "HEAD")
-    if head is None:
-        return None, None
-    changes = _git(folder, "status", "--porcelain")
-    return head.strip(), bool(changes.strip()) if changes is not None else None
+    head = _git(file.parent, "rev-parse", "HEAD")
+    changes = _git(file.parent, "status", "--porcelain")
+    return head.strip() if head else None, bool(changes.strip()) if changes is not None else None
 
 
 def usable_cores() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,7 @@ def result_lines(result: Result) -> list[str]:
         f"test split: {result.test_samples} samples; opening number {result.test_openings} "
         "for this contestant and task in this store",
         f"code: commit {source.commit or 'unknown'}{' with uncommitted changes' if source.is_dirty else ''}; "
-        + ", ".join(f"{name} {version}" for name, version in source.distributions.items()),
+        + ", ".join(f"{name} {version}".strip() for name, version in source.distributions.items()),
         f"machine: {source.device}, {count(source.threads, 'thread')}, precision {source.precision}, "
         f"{source.platform}, Python {source.python}, torch {source.torch}, CUDA {source.cuda or 'none'}",
         f"when: {source.started} to {source.ended}, seed {source.seed}",
@@ -130,19 +131,25 @@ def result_lines(result: Result) -> list[str]:
     ]
 
 
-def print_end(
-    console: Console, summary: Summary, suite: str, log: Path, *, plugins: Sequence[Path], overrides: Sequence[str]
-) -> None:
-    """Print what a run did and what to type next."""
+def options_again(suite: str, *, plugins: Sequence[Path], overrides: Sequence[str], store: str | None) -> str:
+    """Return the words that name the same results in another command."""
+    options = [("--plugin", str(path)) for path in plugins] + [("--set", override) for override in overrides]
+    options += [("--store", store)] if store else []
+    return shlex.join([suite, *(word for option in options for word in option)])
+
+
+def print_end(console: Console, summary: Summary, again: str, log: Path, *, complaints: Sequence[str]) -> None:
+    """Print what a run did, which metrics raised, and what to type next."""
     parts = [f"{count(summary.finished, 'cell')} done"]
     if summary.failed:
-        parts.append(f"{summary.failed} failed (why: whitebench status {suite})")
+        parts.append(f"{summary.failed} failed (why: whitebench status {again})")
     if summary.is_interrupted:
         parts.append("interrupted (the same command goes on)")
-    console.print(f"{', '.join(parts)} in {duration(summary.seconds)}. Log: {log}", **_PLAIN)
-    options = [f" --plugin {path}" for path in plugins] + [f" --set {override}" for override in overrides]
+    lines = [f"unscored: {complaint}" for complaint in complaints]
+    lines.append(f"{', '.join(parts)} in {duration(summary.seconds)}. Log: {log}")
     if not summary.is_interrupted:
-        console.print(f"See: whitebench board {suite}{''.join(options)}", **_PLAIN)
+        lines.append(f"See: whitebench board {again}")
+    print_lines(console, lines)
 
 
 def print_lines(console: Console, lines: Iterable[str], *, style: str | None = None) -> None:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 
+RAISED = "the metric raised "
+"""How the reason begins where a metric is unscored through a fault of its own."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """A metric's value with what is needed to read it, or *unscored* with a reason."""
@@ -64,6 +68,11 @@ class Score:
             nulls={name: null for name, null in nulls.items() if math.isfinite(null)},
         )
 
+    @property
+    def is_raised(self) -> bool:
+        """Whether it is unscored because its metric raised."""
+        return (self.unscored or "").startswith(RAISED)
+
     @classmethod
     def missing(cls, spec: MetricSpec, reason: str) -> Self:
         """Return the unscored score of a metric, with its reason."""
@@ -110,7 +119,7 @@ class Result:
     """The primary metric on the validation split at that epoch."""
     test_samples: int
     test_openings: int
-    """How often this contestant's test split of this task had been opened in the store, this time included."""
+    """How often this contestant's test split of this task had been opened in the store by then, this time included."""
     predictions_sha256: str
     weights_sha256: str
     provenance: Provenance
@@ -132,7 +141,7 @@ class FailureKind(StrEnum):
     NAN = "nan"
     """The loss became something other than a finite number."""
     TIMEOUT = "timeout"
-    """The fit took longer than its budget allows, or stopped saying anything."""
+    """The fit took longer than its budget allows."""
     KILLED = "killed"
     """The process was ended by a signal."""
     METRIC = "metric"
@@ -169,6 +178,8 @@ class CellRecord:
     """Of a finished or stale cell."""
     per_sample: Sequence[float] | None = None
     """The primary metric on each test sample in the task's order, where the metric is a mean over samples."""
+    test_openings: int = 0
+    """How often the contestant's test split of the task has been opened in the store up to now."""
     run_id: str | None = None
     """The cell's MLflow run."""
     is_guest: bool = False

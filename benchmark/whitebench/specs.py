@@ -226,7 +226,6 @@ class ObjectiveSpec:
     is_additive: bool = True
     """Whether the loss of a batch is the mean of its samples' losses (cross-entropy) or belongs to the
     batch as a whole (MCR2)."""
-    trains_head: bool = True
     reference: Reference | None = None
 
     def __post_init__(self) -> None:

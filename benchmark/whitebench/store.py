@@ -70,15 +70,20 @@ class Store:
         """Add an epoch to a run's curves."""
         self.tracking.log_points(run_id, _curves([event], primary))
 
-    def record_opening(self, run_id: str) -> int:
-        """Record that a cell's test split is being opened; return how often it has been, this time included.
+    def record_opening(self, run_id: str, weights_sha256: str) -> int:
+        """Record that a cell's test split is being opened; return how often it has been, this time included."""
+        tags = self.tracking.run(run_id).tags
+        count = str(int(tags[Tag.OPENINGS]) + 1)
+        self.tracking.tag(run_id, {Tag.OPENINGS: count, Tag.WEIGHTS: weights_sha256})
+        return self.openings(tags[Tag.KEY], tags[Tag.TASK])
+
+    def openings(self, key: str, task: str) -> int:
+        """Return how often the contestant's test split of the task has been opened in this store up to now.
 
         Counted per contestant (model with options, objective and recipe, whatever its label) and task over every
         experiment of the store: overridden suites, repeats, failures and runs deleted in MLflow too.
         """
-        tags = self.tracking.run(run_id).tags
-        self.tracking.tag(run_id, {Tag.OPENINGS: str(int(tags[Tag.OPENINGS]) + 1)})
-        same = self.tracking.runs_anywhere({name: tags[name] for name in (Tag.KEY, Tag.TASK)})
+        same = self.tracking.runs_anywhere({Tag.KEY: key, Tag.TASK: queryable(task)})
         return sum(int(run.tags.get(Tag.OPENINGS, 0)) for run in same)
 
     def finish_cell(self, run_id: str, result: Result, folder: Path) -> None:

@@ -31,6 +31,8 @@ class Tag:
     IS_GUEST = "whitebench.is_guest"
     CHOICE = "whitebench.choice_sha256"
     OPENINGS = "whitebench.test_openings"
+    WEIGHTS = "whitebench.weights_sha256"
+    """Of the weights that were on disk before the test split was opened."""
     FAILURE = "whitebench.failure"
     MESSAGE = "whitebench.message"
 
@@ -43,6 +45,8 @@ class StoredCell:
     run_id: str
     state: str
     identity: str
+    key: str
+    """The contestant whatever its label; see `contestant_key`."""
     contestant: Contestant
     is_guest: bool
     failure: str
@@ -65,6 +69,7 @@ def read_cell(run: TrackedRun) -> StoredCell:
         run_id=run.run_id,
         state="interrupted" if is_half_stored else state,
         identity=tags[Tag.IDENTITY],
+        key=tags[Tag.KEY],
         contestant=contestant,
         is_guest=tags[Tag.IS_GUEST] == "true",
         failure=f"{tags.get(Tag.FAILURE, '')}: {tags.get(Tag.MESSAGE, '')}" if state == "failed" else "",

@@ -57,6 +57,8 @@ def observe(
             reached, or yields something other than a tensor; the head is not called once with (B, D).
     """
     inner = _uncompiled(model)
+    if head not in (names := [name.replace("._orig_mod", "") for name, _ in inner.named_modules() if name]):
+        raise TraceError(f"head {head!r}: the model has no such module{near_misses(head, names)}")
     head_watch = _watch_modules("features", f"{head}:in", inner)
     watches: dict[str, _Watch] = {}
     weights: dict[str, Sequence[Tensor]] = {}
@@ -84,7 +86,7 @@ def observe(
     called = {} if isinstance(trace, Mapping) or not kinds else _call(trace, inner, inputs, kinds)
     return Observation(
         logits=logits.detach(),
-        features=_features(head, head_watch.layers()),
+        features=_features(head, [tensor for _, tensor in head_watch.calls]),
         trace={**seen, **weights, **called},
     )
 
@@ -188,7 +190,8 @@ def _matching(kind: str, what: str, pattern: str, names: Collection[str]) -> lis
 def _features(head: str, taken: Sequence[Tensor]) -> Tensor:
     if len(taken) != 1 or taken[0].ndim != 2:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in taken)
-        raise TraceError(f"head {head!r} must be called once with features (B, D); it was called with {shapes}")
+        was = f"it was called with {shapes}" if taken else "the forward pass did not reach it"
+        raise TraceError(f"head {head!r} must be called once with features (B, D); {was}")
     return taken[0]
 
 

@@ -247,18 +247,13 @@ class _Module(lightning.LightningModule):
         self.norms.add(norm)
 
     def configure_optimizers(self) -> Any:
-        optimiser = build_optimiser(self.recipe, self.course.plan.hyperparameters, self.trained())
+        trained = [weight for weight in self.parameters() if weight.requires_grad]
+        optimiser = build_optimiser(self.recipe, self.course.plan.hyperparameters, trained)
         warmup = self.recipe.warmup_epochs * self.steps_per_epoch
         total = self.course.plan.budget.epochs * self.steps_per_epoch
         factor = partial(schedule_factor, schedule=self.recipe.schedule, warmup=warmup, total=total)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def trained(self) -> list[nn.Parameter]:
-        """Return the parameters that the objective trains."""
-        if not self.course.objective.trains_head:
-            self.model.get_submodule(self.course.model.head).requires_grad_(requires_grad=False)
-        return [weight for weight in (*self.model.parameters(), *self.objective.parameters()) if weight.requires_grad]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = [dataclasses.asdict(one) for one in self.history]

@@ -81,6 +81,7 @@ def board_of(ledger: Ledger) -> Board:
         precision=budget.precision,
         threads=budget.threads,
         overrides=ledger.overrides,
+        source=ledger.source,
     )
     return make_board(ledger.records, heading)
 

@@ -76,6 +76,8 @@ class Entry:
     """Hyperparameters whose choice lies on the edge of its space."""
     test_samples: int
     test_openings: int
+    machines: tuple[str, ...]
+    """The device, and how many fits shared it, of each seed; more than one where they differ."""
     unranked: str
     """Why it has no rank; empty where it has one."""
     rank: tuple[int, int] | None = None
@@ -101,7 +103,9 @@ class Entry:
         if self.edges:
             flags.append(f"chosen on the edge of its space, the optimum may lie outside: {', '.join(self.edges)}")
         if self.test_openings > self.seeds_planned:
-            flags.append(f"test split opened {self.test_openings} times for {self.seeds_planned} seeds")
+            flags.append(f"test split opened {self.test_openings} times in this store for {self.seeds_planned} seeds")
+        if len(self.machines) > 1:
+            flags.append(f"its seeds ran under different conditions: {'; '.join(self.machines)}")
         flags += distinct(cell.reason for cell in self.cells if cell.state == "finished" and cell.reason)
         return tuple(flags)
 
@@ -135,10 +139,16 @@ def make_entry(records: Sequence[CellRecord], heading: Heading, confidence: floa
         spent=_spent(list(results.values())),
         edges=distinct(edge for result in results.values() for edge in result.chosen.edges),
         test_samples=max((result.test_samples for result in results.values()), default=0),
-        test_openings=max((result.test_openings for result in results.values()), default=0),
+        test_openings=max((record.test_openings for record in records), default=0),
+        machines=distinct(_machine(result) for result in results.values()),
         unranked=_why_unranked(finished, stale, primary, heading),
         seeds_planned=len(heading.seeds),
     )
+
+
+def _machine(result: Result) -> str:
+    source = result.provenance
+    return f"{source.device}, {source.parallel} {'fit' if source.parallel == 1 else 'fits'} at a time"
 
 
 def _why_unranked(
@@ -151,6 +161,8 @@ def _why_unranked(
         return "stale" if stale else "no result"
     if len(finished) < planned:
         return f"{len(finished)} of {planned} seeds"
+    if len({record.result.chosen.digest for record in finished if record.result}) > 1:
+        return "its seeds were fitted with different hyperparameters"
     if primary.unscored:
         return f"{heading.primary} unscored on {len(primary.unscored)} of {planned} seeds"
     return ""

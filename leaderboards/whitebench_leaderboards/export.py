@@ -115,7 +115,8 @@ def _row(entry: Entry, board: Board) -> dict[str, Any]:
             f"{cell.seed}={cell.state}: {cell.reason}" for cell in entry.cells if cell.state != "finished"
         ),
     }
-    return row | dict(_columns([entry.primary, *entry.scores, *entry.costs, entry.validation]))
+    values = {f"{entry.primary.name}.seed_{seed}": entry.primary.values.get(seed, "") for seed in board.heading.seeds}
+    return row | values | dict(_columns([entry.primary, *entry.scores, *entry.costs, entry.validation]))
 
 
 def _columns(summaries: Iterable[Summary]) -> Iterable[tuple[str, Any]]:

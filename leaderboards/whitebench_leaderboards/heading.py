@@ -25,5 +25,7 @@ class Heading:
     batch_size: int
     precision: str
     threads: int
+    source: str = ""
+    """The suite as it was asked for, its name or its file: what a command that is suggested must say."""
     overrides: tuple[str, ...] = ()
     """What was changed on the command line, e.g. `budget.epochs=3`: makes it another suite."""

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.column import ESSENTIAL, NOTHING, Column, head_of
+from whitebench_leaderboards.heading import Heading
 from whitebench_leaderboards.notation import plain
 from whitebench_leaderboards.sheet import Field, Sheet, budget, legend, sheets_of, title
 
@@ -45,8 +46,15 @@ def _table(board: Board, width: int) -> Group:
         parts.append(Text(f"Left out at {width} columns: {', '.join(left_out)}. {how}", style=_FAINT))
     cell = next((cell.name for entry in board.entries for cell in entry.cells if cell.value is not None), None)
     if cell:
-        parts.append(Text(f"Where a number comes from: whitebench show {shlex.quote(plain(cell))}", style=_FAINT))
+        parts.append(Text(f"Where a number comes from: {_show(cell, heading)}", style=_FAINT))
     return Group(*parts)
+
+
+def _show(cell: str, heading: Heading) -> str:
+    """Return the command that shows a cell, with the suite as it was asked for."""
+    place = cell.removeprefix(heading.suite)
+    options = [word for override in heading.overrides for word in ("--set", override)]
+    return shlex.join(["whitebench", "show", plain(f"{heading.source or heading.suite}{place}"), *options])
 
 
 def fitting(sheet: Sheet, width: int) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import resources
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -103,6 +104,18 @@ def test_show_and_why_stale_of_a_cell_that_was_not_run(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert printed("show", "smoke/vit/digits/0").startswith("smoke/vit/digits/0: missing (not run yet)")
     assert "is not stale" in printed("why-stale", "smoke/vit/digits/0")
+
+
+def test_a_cell_of_a_suite_in_a_file_or_of_an_overridden_one_is_named_by_what_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    text = (resources.files("whitebench") / "suites" / "smoke.toml").read_text(encoding="utf-8")
+    (tmp_path / "mine" / "a.toml").write_text(text.replace('name = "smoke"', 'name = "mine"'), encoding="utf-8")
+    assert "missing (not run yet)" in printed("show", "mine/a.toml/vit/digits/0")
+    assert "missing (not run yet)" in printed("show", "mine/a.toml/vit/digits/4", "--set", "seeds=5")
+    assert "is not stale" in printed("why-stale", "mine/a.toml/vit/digits/4", "--set", "seeds=5")
 
 
 @pytest.mark.parametrize(

@@ -160,3 +160,14 @@ def test_trials_owed_are_counted_per_contestant_and_task_and_reading_makes_no_fi
     contest.next_trial()
     finish(contest, 0, fitted(0.1), tmp_path)
     assert trials_owed(suite, cells, catalog, tmp_path) == {"tiny/blobs": 2, "searching/blobs": 3}
+
+
+def test_an_option_that_the_contestants_name_pins_is_not_tuned_away(
+    write_suite: WriteSuite, catalog: Catalog, tmp_path: Path
+) -> None:
+    suite = load_suite(str(write_suite("searching[rate=0.2]", "searching", trials=4)))
+    pinned, free = opened(suite, catalog, tmp_path)
+    points = [pinned.trial_plan(n, plugins=[], work=tmp_path).hyperparameters for n in range(4)]
+    assert all("model.rate" not in point for point in points)
+    assert all("model.rate" in free.study.hyperparameters(n) for n in range(4))
+    assert pinned.waiting_cells[0].identity != free.waiting_cells[0].identity  # though 0.2 is the default

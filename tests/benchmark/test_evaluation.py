@@ -84,6 +84,25 @@ def test_a_metric_on_predictions_needs_no_model(subject: Subject, catalog: Catal
     assert found.value == 0.5
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("32", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_every_look_at_a_model_computes_in_the_budgets_precision(
+    subject: Subject, samples: Samples, catalog: Catalog, precision: str, dtype: torch.dtype
+) -> None:
+    seen: list[torch.dtype] = []
+    subject.module.get_submodule("hidden").register_forward_hook(lambda _layer, _given, out: seen.append(out.dtype))
+    logits = predict(subject, samples.inputs, batch_size=30, precision=precision)
+    score(subject, samples, logits, [catalog.metric("depths").spec], batch_size=30, precision=precision)
+    traces = trace_sample(subject, samples, frozenset({"hidden"}), precision=precision)
+    assert seen == [dtype] * 3
+    assert (logits.dtype, traces["hidden/0"].dtype) == (torch.float32, torch.float32)  # what is stored
+
+
+def test_logits_in_bf16_are_near_those_in_float32_and_not_the_same(subject: Subject, samples: Samples) -> None:
+    full, low = (predict(subject, samples.inputs, batch_size=7, precision=one) for one in ("32", "bf16-mixed"))
+    assert torch.equal(low, low.bfloat16().float())  # every one a number that bf16 has
+    assert 1e-4 < (full - low).abs().max() < 0.05
+
+
 def test_a_model_whose_trace_is_a_function_is_asked_for_everything(subject: Subject, catalog: Catalog) -> None:
     functional = dataclasses.replace(subject.spec, trace=lambda module, inputs: {})
     assert unmet_need(catalog.metric("depths-missing").spec, functional) is None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
-from whitebench.catalog import Catalog
+from whitebench.catalog import Catalog, load_catalog
 from whitebench.errors import OptionError, UnknownNameError, WhitebenchError
+from whitebench.events import EpochEnded
 from whitebench.fit import PREDICTIONS, TRACES, WEIGHTS, Answer, AskTest, FitPlan, Fitted, Message, Pruned
 from whitebench.fitting import run_fit
 from whitebench.result import Score, digest
@@ -59,6 +62,89 @@ def test_the_weights_on_disk_are_those_that_made_the_predictions(make_plan: Make
     hidden = torch.relu(test.inputs.flatten(1) @ weights["hidden.weight"].T + weights["hidden.bias"])
     by_hand = hidden @ weights["head.weight"].T + weights["head.bias"]
     torch.testing.assert_close(predictions["logits"], by_hand)
+
+
+def test_a_cell_in_bf16_is_predicted_scored_and_traced_in_bf16(make_plan: MakePlan, catalog: Catalog) -> None:
+    plan = make_plan(budget={"precision": "bf16-mixed"}, metrics=("error", "depths"))
+    outcome = fitted(plan, catalog)
+    weights, predictions = load_file(plan.folder / WEIGHTS), load_file(plan.folder / PREDICTIONS)
+    test = catalog.task("blobs").spec.data(None, "test")
+    low = {name: weight.bfloat16() for name, weight in weights.items()}
+    batches = torch.split(test.inputs.flatten(1).bfloat16(), plan.budget.batch_size)
+    hidden = [F.linear(rows, low["hidden.weight"], low["hidden.bias"]) for rows in batches]
+    logits = [F.linear(one.relu(), low["head.weight"], low["head.bias"]).float() for one in hidden]
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    torch.testing.assert_close(predictions["logits"], torch.cat(logits), rtol=0, atol=0)
+    traces = load_file(plan.folder / TRACES)
+    torch.testing.assert_close(traces["hidden/0"], torch.cat(hidden)[traces["index"]].float(), rtol=0, atol=0)
+    [depths] = [one for one in outcome.scores if one.name == "depths"]
+    assert list(depths.profile) == [
+        float(sum(one.sum() for one in hidden)),
+        float(sum(one.abs().sum() for one in hidden)),
+    ]
+    assert outcome.provenance.precision == "bf16-mixed"
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_cells_costs_follow_from_its_epochs_and_its_model(make_plan: MakePlan, catalog: Catalog, epochs: int) -> None:
+    seconds: list[float] = []
+
+    def hear(message: Message) -> Answer:
+        if isinstance(message, EpochEnded):
+            seconds.append(message.seconds)
+        return "go"
+
+    outcome = fitted(make_plan(budget={"epochs": epochs}), catalog, hear)
+    costs = {one.name: one for one in outcome.costs}
+    steady = seconds[1:] or seconds  # the first epoch pays for warming up, unless there is no other
+    assert costs["parameters"].value == (4 + 1) * 8 + (8 + 1) * 3
+    assert costs["macs"].value == 4 * 8 + 8 * 3
+    assert costs["training-rate"].value == pytest.approx(60 * len(steady) / sum(steady), rel=1e-12)
+    assert costs["training-time"].value == outcome.training_seconds == pytest.approx(sum(seconds), rel=1e-12)
+    assert {name: (one.unit, one.direction) for name, one in costs.items()} == {
+        "parameters": ("", "lower"),
+        "macs": ("per sample", "lower"),
+        "training-rate": ("samples/s", "higher"),
+        "inference-rate": ("samples/s", "higher"),
+        "peak-memory": ("bytes", "lower"),
+        "training-time": ("s", "lower"),
+    }
+
+
+SLEEPY = """
+from dataclasses import dataclass
+import time, torch
+from whitebench import ModelSpec, hookimpl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing:
+    pass
+
+
+class Sleepy(torch.nn.Sequential):
+    def forward(self, x):
+        if not self.training:
+            time.sleep(0.02)
+        return super().forward(x)
+
+
+@hookimpl
+def register_models():
+    return [ModelSpec(name="sleepy", summary="takes 20 ms to answer", config=Nothing, head="1",
+                      build=lambda config, shape, classes: Sleepy(torch.nn.Flatten(), torch.nn.Linear(4, classes)))]
+"""
+
+
+def test_the_inference_rate_is_that_of_a_batch_of_the_budgets_size(
+    make_plan: MakePlan, plugin: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "sleepy.py"
+    file.write_text(SLEEPY, encoding="utf-8")
+    plan = make_plan("sleepy", plugins=[plugin, file], budget={"epochs": 1, "batch_size": 15})
+    [rate] = [one.value for one in fitted(plan, load_catalog(plan.plugins)).costs if one.name == "inference-rate"]
+    assert rate is not None
+    assert 15 / 0.1 < rate <= 15 / 0.02
 
 
 def test_the_same_plan_twice_gives_the_same_predictions_and_scores(make_plan: MakePlan, catalog: Catalog) -> None:

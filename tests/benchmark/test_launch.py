@@ -98,6 +98,43 @@ def test_every_way_to_fail_has_its_kind_its_message_and_where_it_happened(
     assert Path(failure.log).name == LOG
 
 
+COUNTING = """
+from dataclasses import dataclass
+import torch
+from whitebench import ModelSpec, hookimpl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    mark: str = ""
+
+
+def build(config, shape, classes):
+    with open(config.mark, "w") as file:
+        file.write(str(torch.get_num_threads()))
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, classes))
+
+
+@hookimpl
+def register_models():
+    return [ModelSpec(name="counting", summary="counts its threads", config=Mark, build=build, head="1")]
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fit_has_the_threads_of_its_budget_whatever_its_server_has(
+    launcher: Launcher, make_plan: MakePlan, plugin: Path, tmp_path: Path, threads: int
+) -> None:
+    file = tmp_path / "counting.py"
+    file.write_text(COUNTING, encoding="utf-8")
+    contestant = Contestant(label="counting", model=f"counting[mark={tmp_path}/threads]")
+    plan = make_plan(contestant=contestant, plugins=[plugin, file], budget={"threads": threads})
+    outcome = outcome_of(launcher.start(plan))
+    assert isinstance(outcome, Fitted)
+    assert int((tmp_path / "threads").read_text(encoding="utf-8")) == threads
+    assert outcome.provenance.threads == threads
+
+
 def test_a_metric_that_cannot_rank_is_a_failure_of_its_own_kind(launcher: Launcher, make_plan: MakePlan) -> None:
     failure = failure_of(launcher.start(make_plan(primary="error-mute")))
     assert (failure.kind, failure.message) == (
@@ -210,13 +247,14 @@ from whitebench.suite import Contestant
 
 if __name__ == "__main__":
     plugin, folder = map(Path, sys.argv[1:])
-    launcher = Launcher(threads=1)
+    launcher, fits = Launcher(threads=1), []  # a fit that nobody holds any more is ended
     for how in ("hang", "grab"):
         fit = launcher.start(FitPlan(
             name=how, purpose="trial", contestant=Contestant(model=f"faulty[how={how}]"), task="blobs", primary="error",
             metrics=(), budget=Budget(epochs=1, batch_size=16, trials=0), recipe=Recipe(learning_rate=Tuned(value=0.1)),
             hyperparameters={"learning_rate": 0.1, "weight_decay": 0.0}, seed=0, plugins=[plugin], folder=folder / how,
         ))
+        fits.append(fit)
         print(fit.pid, flush=True)
     from multiprocessing import forkserver
     print(forkserver._forkserver._forkserver_pid, flush=True)
@@ -231,10 +269,12 @@ def test_when_the_conductor_is_killed_its_fits_and_its_server_go_too(plugin: Pat
     command = [sys.executable, str(script), str(plugin), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as conductor:
         assert conductor.stdout is not None
-        pids = [int(conductor.stdout.readline()) for _ in range(3)]
-        assert not any(map(is_gone, pids))
-        time.sleep(1.0)  # the fits are deep in what they hang in
-        conductor.send_signal(signal.SIGKILL)
+        try:
+            pids = [int(conductor.stdout.readline()) for _ in range(3)]
+            time.sleep(1.0)  # the fits are deep in what they hang in
+            assert not any(map(is_gone, pids))
+        finally:
+            conductor.send_signal(signal.SIGKILL)
         conductor.wait(30)
         wait_until(lambda: all(map(is_gone, pids)), 5.0)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from whitebench import provenance
-from whitebench.provenance import checkout_of, commit_of, now, processor_name, usable_cores
+from whitebench.provenance import commit_of, now, processor_name, usable_cores
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -20,29 +20,35 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_checkout_says_its_commit_and_whether_it_has_changed_since(tmp_path: Path) -> None:
+def test_a_file_says_its_commit_and_whether_its_repository_has_changed_since(tmp_path: Path) -> None:
+    file = tmp_path / "file"
     git(tmp_path, "init", "-q")
-    (tmp_path / "file").write_text("one", encoding="utf-8")
+    file.write_text("one", encoding="utf-8")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "first")
-    assert commit_of(tmp_path) == (git(tmp_path, "rev-parse", "HEAD"), False)
-    (tmp_path / "file").write_text("two", encoding="utf-8")
-    assert commit_of(tmp_path)[1] is True
+    assert commit_of(file) == (git(tmp_path, "rev-parse", "HEAD"), False)
+    file.write_text("two", encoding="utf-8")
+    assert commit_of(file)[1] is True
 
 
 def test_where_git_cannot_say_nothing_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert commit_of(None) == (None, None)
-    assert commit_of(tmp_path) == (None, None)
+    assert commit_of(tmp_path / "file") == (None, None)
     git(tmp_path, "init", "-q")
-    assert commit_of(tmp_path) == (None, None)  # no commit yet
+    (tmp_path / "file").write_text("one", encoding="utf-8")
+    assert commit_of(tmp_path / "file") == (None, None)  # not git's
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert commit_of(tmp_path) == (None, None)
+    assert commit_of(tmp_path / "file") == (None, None)
 
 
-def test_a_package_that_is_not_installed_or_comes_from_a_wheel_has_no_checkout() -> None:
-    assert checkout_of("no-such-distribution") is None
-    assert checkout_of("numpy") is None
+def test_an_installed_package_does_not_take_the_commit_of_the_repository_it_happens_to_lie_in(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / ".gitignore").write_text("site/", encoding="utf-8")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "somebody's own project")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "whitebench.py").write_text("", encoding="utf-8")
+    assert commit_of(tmp_path / "site" / "whitebench.py") == (None, None)
 
 
 def test_moments_are_in_utc_to_the_millisecond() -> None:

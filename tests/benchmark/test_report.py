@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from rich.console import Console
 
 from whitebench import report
+from whitebench.conductor import Summary
 from whitebench.identity import CellName
 from whitebench.ledger import Ledger
 from whitebench.result import CellRecord, CellState
@@ -57,6 +59,23 @@ def test_options_in_a_name_are_shown_as_they_are() -> None:
 
 def test_the_heading_names_what_was_overridden() -> None:
     assert report.heading(ledger()) == "Suite smoke version 1: ViT and CRATE on 8 x 8 digits in half a minute"
+
+
+def test_a_suggested_command_repeats_what_names_the_same_results() -> None:
+    again = report.options_again("my suite.toml", plugins=[Path("p.py")], overrides=["seeds=5"], store="sqlite:///x.db")
+    assert again == "'my suite.toml' --plugin p.py --set seeds=5 --store sqlite:///x.db"
+
+
+def test_the_end_of_a_run_names_failures_and_metrics_that_raised() -> None:
+    console = Console(file=io.StringIO(), width=60)
+    summary = Summary(finished=1, failed=2, is_interrupted=False, seconds=3.0)
+    report.print_end(console, summary, "smoke", Path("log"), complaints=["f1: the metric raised ValueError: no"])
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == [
+        "unscored: f1: the metric raised ValueError: no",
+        "1 cell done, 2 failed (why: whitebench status smoke) in 3 s. Log: log",
+        "See: whitebench board smoke",
+    ]
 
 
 def test_one_cell_is_not_cells() -> None:

@@ -165,19 +165,23 @@ def test_a_failed_cell_keeps_its_kind_its_message_and_its_log(shared: Store, tmp
     assert client(shared).get_run(run_id).info.status == "FAILED"
 
 
+def opening(store: Store, run_id: str) -> int:
+    return store.record_opening(run_id, weights_sha256="e" * 64)
+
+
 def test_openings_are_counted_over_the_whole_store(shared: Store) -> None:
     parts = {**PARTS, "contestant": {**PARTS["contestant"], "options": {"width": 99}}}
-    assert shared.record_opening(open_cell(shared, "opened", parts=parts)) == 1
+    assert opening(shared, open_cell(shared, "opened", parts=parts)) == 1
     interrupted = open_cell(shared, "opened", parts=parts, seed=1)
-    assert shared.record_opening(interrupted) == 2
+    assert opening(shared, interrupted) == 2
     shared.interrupt(interrupted)
     deleted = open_cell(shared, "opened", parts=parts, overrides="budget.epochs=3")
-    assert shared.record_opening(deleted) == 3
+    assert opening(shared, deleted) == 3
     client(shared).delete_run(deleted)
-    assert shared.record_opening(open_cell(shared, "another", parts=parts, contestant=Contestant(model="x"))) == 4
+    assert opening(shared, open_cell(shared, "another", parts=parts, contestant=Contestant(model="x"))) == 4
     other = Contestant(model="x", recipe="lion")
-    assert shared.record_opening(open_cell(shared, "another", parts=parts, contestant=other)) == 1
-    assert shared.record_opening(open_cell(shared, "opened", parts={**parts, "contestant": PARTS["contestant"]})) == 1
+    assert opening(shared, open_cell(shared, "another", parts=parts, contestant=other)) == 1
+    assert opening(shared, open_cell(shared, "opened", parts={**parts, "contestant": PARTS["contestant"]})) == 1
 
 
 def test_the_choice_stands_in_a_cells_run_before_its_test_split_can_be_opened(shared: Store) -> None:

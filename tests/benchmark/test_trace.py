@@ -222,7 +222,7 @@ def test_a_model_wrapped_for_several_devices_is_seen_like_the_plain_one() -> Non
 def test_the_head_must_be_called_once_with_one_row_per_sample() -> None:
     with pytest.raises(TraceError, match=r"with \(4, 5, 3\)"):
         look(Model(), {}, inputs=torch.zeros(BATCH, 5, WIDTH))
-    with pytest.raises(TraceError, match=r"no module matches 'haed', did you mean 'head'"):
+    with pytest.raises(TraceError, match=r"head 'haed': the model has no such module, did you mean 'head'"):
         look(Model(), {}, head="haed")
 
 

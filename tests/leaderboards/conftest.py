@@ -136,6 +136,7 @@ class World:
             per_sample=per_sample,
             run_id=f"run-{contestant}-{task}-{seed}",
             is_guest=is_guest,
+            test_openings=test_openings,
         )
 
     def absent(

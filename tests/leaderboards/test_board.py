@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from whitebench.result import CellRecord
@@ -141,7 +142,7 @@ def test_a_test_split_opened_more_often_than_there_are_seeds_is_flagged(world: W
     often = [world.record("a", seed, 0.9, test_openings=seed + 3) for seed in range(3)]
     fair = [world.record("b", seed, 0.9, test_openings=seed + 1) for seed in range(3)]
     flags = {entry.contestant: entry.flags for entry in make_board(often + fair, world.heading()).entries}
-    assert flags == {"a": ("test split opened 5 times for 3 seeds",), "b": ()}
+    assert flags == {"a": ("test split opened 5 times in this store for 3 seeds",), "b": ()}
 
 
 def test_a_choice_on_the_edge_of_its_space_is_flagged_once(world: World) -> None:
@@ -182,3 +183,28 @@ def test_entries_without_any_number_stand_last(world: World) -> None:
 
 def test_a_board_with_nothing_finished_is_empty(world: World) -> None:
     assert make_board([world.absent("a", 0, "missing", "not run yet")], world.heading()).is_empty
+
+
+def test_seeds_that_were_fitted_with_different_hyperparameters_are_not_ranked(world: World) -> None:
+    same = [world.record("a", seed, 0.9 + seed / 100) for seed in range(3)]
+    odd, *rest = [world.record("b", seed, 0.8 + seed / 100) for seed in range(3)]
+    assert odd.result is not None
+    chosen = replace(odd.result.chosen, hyperparameters={"learning_rate": 1.0}, digest="another")
+    entries = make_board(
+        [*same, replace(odd, result=replace(odd.result, chosen=chosen)), *rest], world.heading()
+    ).entries
+    unranked = {entry.contestant: entry.unranked for entry in entries}
+    assert unranked == {"a": "", "b": "its seeds were fitted with different hyperparameters"}
+
+
+def test_seeds_that_ran_under_different_conditions_are_flagged(world: World) -> None:
+    crowded, *rest = [world.record("a", seed, 0.9) for seed in range(3)]
+    assert crowded.result is not None
+    provenance = replace(crowded.result.provenance, parallel=4)
+    board = make_board(
+        [replace(crowded, result=replace(crowded.result, provenance=provenance)), *rest], world.heading()
+    )
+    (flag,) = board.entries[0].flags
+    assert flag.startswith("its seeds ran under different conditions: ")
+    assert "4 fits at a time" in flag
+    assert "1 fit at a time" in flag

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,7 +34,7 @@ rank  contestant                      %       points  seeds  parameters  trials
 –     never                           –            –    0/3           –       –
  ¹ chosen on the edge of its space, the optimum may lie outside: learning_rate
  ² guest: added on the command line, not in the suite's file
- ³ test split opened 6 times for 3 seeds
+ ³ test split opened 6 times in this store for 3 seeds
  ⁴ unranked: 2 of 3 seeds
  ⁵ stale and unranked, numbers from before a change: the model's source has
    changed
@@ -118,3 +119,9 @@ def test_a_metric_in_parts_has_no_column_of_its_own_where_a_model_lacks_it(world
     assert "| coding-rate |" not in table
     assert table.count("coding-rate unscored: model plain gives no trace of tokens") == 1
     assert "no trace of tokens" in text
+
+
+def test_the_command_suggested_names_the_suite_as_it_was_asked_for(world: World) -> None:
+    heading = replace(world.heading(overrides=["budget.epochs=3"]), source="my suites/tiny.toml")
+    text = render(make_board([world.record("a", 0, 0.9)], heading), "table", width=200)
+    assert "whitebench show 'my suites/tiny.toml/a/digits/0' --set budget.epochs=3" in text
