@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -108,11 +108,11 @@ def ledger_of(
 ) -> Ledger:
     """Return what `store` (None where there is none yet) has of `suite`."""
     stored = store.cells(suite.name, canonical_overrides(overrides)) if store else []
-    by_cell = {one.cell: one for one in stored}
     planned = plan_cells(suite, catalog)
-    records = [judge(cell, by_cell.get(cell.name), store) for cell in planned]
+    records = [judge(cell, pick(stored, cell), store) for cell in planned]
     known = {cell.name for cell in planned}
-    guests = [one for one in stored if one.is_guest and one.cell not in known]
+    latest = {one.cell: one for one in stored if one.state != "superseded"}
+    guests = [one for one in latest.values() if one.is_guest and one.cell not in known]
     records += [_judge_guest(one, suite, catalog, store) for one in guests if store]
     metric = catalog.metric(suite.primary).spec
     return Ledger(
@@ -124,6 +124,19 @@ def ledger_of(
         records=tuple(records),
         store_uri=uri,
     )
+
+
+def pick(stored: Sequence[StoredCell], planned: PlannedCell) -> StoredCell | None:
+    """Return the run that speaks for a planned cell, given all runs, oldest first: the latest.
+
+    One that finished under the very identity that is planned goes before it, even where another took its
+    place in the meantime: an edit undone finds its results again.
+    """
+    mine = [one for one in stored if one.cell == planned.name]
+    whole = [one for one in mine if one.result_sha256 and one.identity == planned.identity.digest]
+    if whole:
+        return replace(whole[-1], state="finished")
+    return next((one for one in reversed(mine) if one.state != "superseded"), None)
 
 
 def judge(planned: PlannedCell, stored: StoredCell | None, store: Store | None) -> CellRecord:

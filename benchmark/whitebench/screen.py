@@ -98,7 +98,7 @@ class Screen:
         match event:
             case SuiteStarted():
                 owed = sum(event.trials_owed.values())
-                said = f"{len(event.cells)} cells to do, {len(event.done)} done, {owed} trials owed"
+                said = f"cells to do: {len(event.cells)}, done: {len(event.done)}, trials owed: {owed}"
                 said = f"{self.heading}: {said}"
             case TrialEnded(validation=None):
                 said = f"{event.fit}: {event.state}" + (f" ({event.reason})" if event.reason else "")

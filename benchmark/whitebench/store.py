@@ -179,10 +179,9 @@ class Store:
     # What is read
 
     def cells(self, suite: str, overrides: str) -> list[StoredCell]:
-        """Return the latest run of each cell of `suite` under exactly these overrides."""
+        """Return every run of a cell of `suite` under exactly these overrides, oldest first."""
         runs = self.tracking.runs(suite, {Tag.KIND: "cell", Tag.OVERRIDES: queryable(overrides)})
-        found = sorted(map(read_cell, runs), key=lambda one: one.started)
-        return list({one.cell: one for one in found if one.state != "superseded"}.values())
+        return sorted(map(read_cell, runs), key=lambda one: one.started)
 
     def result(self, stored: StoredCell) -> Result:
         """Return a finished cell's result.

@@ -42,7 +42,7 @@ def _table(board: Board, width: int) -> Group:
         parts += _sheet(sheet.select(keys), width)
     parts += [Text(), Text(legend(board), style=_FAINT)]
     if left_out:
-        how = "A wider terminal, COLUMNS=200 or --format csv shows them."
+        how = f"{'' if width >= 200 else 'A wider terminal, COLUMNS=200 or '}--format csv shows them."
         parts.append(Text(f"Left out at {width} columns: {', '.join(left_out)}. {how}", style=_FAINT))
     cell = next((cell.name for entry in board.entries for cell in entry.cells if cell.value is not None), None)
     if cell:

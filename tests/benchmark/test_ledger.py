@@ -11,10 +11,11 @@ import pytest
 
 from whitebench.catalog import Catalog
 from whitebench.errors import StoreError, SuiteError, UnknownNameError
-from whitebench.ledger import canonical_overrides, ledger_of, plan_cells, read_ledger, select
+from whitebench.ledger import canonical_overrides, ledger_of, pick, plan_cells, read_ledger, select
 from whitebench.result import Chosen, Failure, FailureKind
 from whitebench.store import Store
 from whitebench.suite import Suite, load_suite
+from whitebench.tags import StoredCell
 
 WriteSuite = Callable[..., Path]
 CHOSEN = Chosen(hyperparameters={}, trial=None, validation=None)
@@ -70,6 +71,26 @@ def test_every_state_of_a_cell_is_told_apart(suite: Suite, catalog: Catalog, sto
         ("failed", "oom: too big"),
         ("missing", "not run since it changed"),
     ]
+
+
+def test_an_edit_undone_finds_its_results_again(suite: Suite, catalog: Catalog) -> None:
+    planned = plan_cells(suite, catalog)[0]
+
+    def run(number: int, state: str, identity: str, result_sha256: str) -> StoredCell:
+        return StoredCell(
+            cell=planned.name, run_id=f"run-{number}", state=state, identity=identity, key="", is_guest=False,
+            contestant=planned.contestant, failure="", started=number, result_sha256=result_sha256,
+        )  # fmt: skip
+
+    as_planned, other = planned.identity.digest, "0" * 64
+    before = run(1, "superseded", as_planned, "a")
+    edited = run(2, "finished", other, "b")
+    found = pick([before, edited], planned)
+    assert found is not None
+    assert (found.run_id, found.state) == ("run-1", "finished")
+    assert pick([run(1, "superseded", other, "a"), edited], planned) == edited
+    assert pick([run(1, "superseded", as_planned, ""), edited], planned) == edited  # it never finished
+    assert pick([before, edited], plan_cells(suite, catalog)[1]) is None
 
 
 def test_runs_under_other_overrides_are_not_this_suites(suite: Suite, catalog: Catalog, store: Store) -> None:

@@ -153,7 +153,7 @@ def test_where_there_is_no_terminal_events_are_lines() -> None:
         screen.hear(SuiteEnded(suite="smoke", finished=1, failed=1, is_interrupted=False, seconds=2.0))
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
-    assert lines[0] == f"{HEADING}: 4 cells to do, 1 done, 2 trials owed"
+    assert lines[0] == f"{HEADING}: cells to do: 4, done: 1, trials owed: 2"
     assert lines[1:4] == [
         "smoke/vit/digits/0: started (process 8)",
         "smoke/vit/digits/1: started (process 9)",
