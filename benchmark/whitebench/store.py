@@ -152,15 +152,17 @@ class Store:
         validation: float | None,
         reason: str,
     ) -> None:
-        """Store a trial that has ended as a child of its study's run."""
+        """Store a trial that has ended as a child of its study's run, which gets a point per trial."""
         study = self.tracking.run(study_run).tags
         kept = (Tag.SUITE, Tag.OVERRIDES, Tag.CONTESTANT, Tag.TASK)
         tags = {name: study[name] for name in kept} | {Tag.KIND: "trial", Tag.STATE: "running"}
         name = f"{study['mlflow.runName']}/trial-{number}"
         run_id = self.tracking.open_run(_tuning(study[Tag.SUITE]), name, tags, parent=study_run)
         self.tracking.log_params(run_id, hyperparameters)
-        chosen_by = [] if validation is None else [(f"validation/{primary}/chosen_by", validation, 0)]
-        self.tracking.log_points(run_id, [*_curves(epochs, primary), *chosen_by])
+        self.tracking.log_points(run_id, _curves(epochs, primary))
+        if validation is not None:
+            self.tracking.log_points(run_id, [(f"validation/{primary}/chosen_by", validation, 0)])
+            self.tracking.log_points(study_run, [(f"trials/{primary}", validation, number)])
         statuses: Mapping[str, Status] = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
         why = {Tag.MESSAGE: reason[:4000]} if reason else {}
         self.tracking.close_run(run_id, statuses[state], {**why, Tag.STATE: state})

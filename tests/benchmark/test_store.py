@@ -251,6 +251,17 @@ def test_the_trials_of_all_lives_of_a_study_stand_under_one_run(shared: Store) -
     assert (tags[Tag.CHOICE], tags[Tag.STATE]) == (CHOSEN.digest, "finished")
 
 
+def test_a_study_shows_what_each_of_its_trials_came_to(shared: Store) -> None:
+    study = shared.open_study("history", "tiny", "blobs", overrides="", name="h" * 64)
+    for number, validation in ((1, 0.25), (0, 0.5), (2, None)):
+        shared.log_trial(
+            study, number=number, hyperparameters={"learning_rate": 0.1}, state="complete" if validation else "pruned",
+            epochs=[epoch(1)], primary="error", validation=validation, reason="",
+        )  # fmt: skip
+    points = client(shared).get_metric_history(study, "trials/error")
+    assert sorted((point.step, point.value) for point in points) == [(0, 0.5), (1, 0.25)]
+
+
 def test_a_study_that_had_no_choice_gets_a_new_run(shared: Store) -> None:
     first = shared.open_study("again", "tiny", "blobs", overrides="", name="a" * 64)
     shared.close_study(first, None)
