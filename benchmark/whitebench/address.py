@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -38,6 +40,12 @@ def exists(uri: str) -> bool:
 
 
 def home_of(uri: str) -> Path:
-    """Return the folder for what stands beside the store: beside its file, or here for one on a server."""
+    """Return the folder for what stands beside the store (lock, trials, logs, fits under way).
+
+    That of its file; for a store on a server a folder of the user's own, the same wherever a command is given.
+    """
     file = sqlite_file(uri)
-    return file.parent if file else Path.cwd()
+    if file is not None:
+        return file.parent
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "whitebench" / hashlib.sha256(uri.encode()).hexdigest()[:16]

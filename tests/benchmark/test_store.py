@@ -342,6 +342,11 @@ def test_a_stores_address_is_absolute_and_its_home_beside_it(tmp_path: Path, mon
     assert resolve_uri(None) == f"sqlite:///{tmp_path}/whitebench.db"
     assert resolve_uri("sqlite:///sub/x.db") == f"sqlite:///{tmp_path}/sub/x.db"
     assert resolve_uri("postgresql+psycopg://host/db") == "postgresql+psycopg://host/db"
-    assert (sqlite_file("http://host:5000"), home_of("http://host:5000")) == (None, tmp_path)
+    assert home_of("sqlite:///sub/x.db") == tmp_path / "sub"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert sqlite_file("http://host:5000") is None
+    elsewhere = home_of("http://host:5000")  # the same from every folder: its lock holds
+    assert elsewhere.parent == tmp_path / "state" / "whitebench"
+    assert elsewhere not in {home_of("http://host:5001"), tmp_path}
     with pytest.raises(StoreError, match="--store mlruns: give a database or server"):
         resolve_uri("mlruns")
