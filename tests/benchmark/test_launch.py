@@ -13,7 +13,7 @@ import pytest
 
 from whitebench.child import kind_of
 from whitebench.fit import LOG, FitPlan, Fitted, Outcome, Pruned
-from whitebench.launch import Launcher, RunningFit, wait_for
+from whitebench.launch import GRACE, Launcher, RunningFit, wait_for
 from whitebench.result import Failure, FailureKind
 from whitebench.suite import Contestant
 
@@ -212,7 +212,7 @@ def test_a_fit_can_be_ended_at_any_moment_and_twice(launcher: Launcher, make_pla
         started = time.monotonic()
         fit.end()
         assert is_gone(fit.pid)
-        assert time.monotonic() - started < 5.0
+        assert time.monotonic() - started < GRACE / 2  # it went at once, nobody waited the grace out
         fit.end()
 
 
@@ -238,7 +238,8 @@ def test_a_fit_from_the_warm_server_is_under_way_many_times_sooner_than_from_a_f
         failure_of(fit)
     started = time.monotonic()
     subprocess.run([sys.executable, "-c", "import whitebench.fitting"], check=True)
-    assert min(took) < (time.monotonic() - started) / 4  # measured: 0.09 s against 3 s
+    fresh = time.monotonic() - started
+    assert min(took) < fresh / 4  # measured: 0.12 s against 4.6 s
 
 
 CONDUCTOR = """
