@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from whitebench import __version__, commands
-from whitebench.commands import INTERRUPTED
+from whitebench import __version__
+from whitebench.commands import reading, running
+from whitebench.commands.running import INTERRUPTED
 from whitebench.errors import WhitebenchError, near_misses
 
 MISUSED, BROKEN = 2, 70
@@ -70,12 +71,12 @@ def cli() -> None:
 
 
 for _command in (
-    commands.list_items,
-    commands.plan,
-    commands.run,
-    commands.status,
-    commands.show,
-    commands.why_stale,
+    reading.list_items,
+    reading.plan,
+    running.run,
+    reading.status,
+    reading.show,
+    reading.why_stale,
 ):
     cli.add_command(_command)
 

@@ -1,0 +1,120 @@
+"""The command that does the work of a suite."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from whitebench.commands.selection import select_cells
+from whitebench.commands.terminal import open_console
+from whitebench.options import selection_options, suite_options
+
+FAILED, INTERRUPTED = 1, 130
+"""Exit codes: some cells failed; stopped by Ctrl-C or a signal."""
+
+
+@click.command(
+    short_help="Run what is not done of a suite.",
+    epilog="\b\nExamples:\n  whitebench run smoke\n  whitebench run smoke --plugin my_model.py -m my-model",
+)
+@suite_options
+@selection_options
+@click.option(
+    "--parallel",
+    type=click.IntRange(min=1),
+    help="Fits at a time.  [default: as many as cores allow at the suite's threads per fit]",
+)
+def run(
+    suite: str,
+    *,
+    plugins: Sequence[Path],
+    overrides: Sequence[str],
+    store: str | None,
+    models: Sequence[str],
+    tasks: Sequence[str],
+    seeds: str | None,
+    parallel: int | None,
+) -> int:
+    """Run the cells of SUITE that are not done; the same command again goes on where it stopped.
+
+    Exits with 0 when all went well, 1 when cells failed, 2 on wrong use, 130 when interrupted.
+    """
+    from whitebench import report
+    from whitebench.address import home_of, resolve_uri
+    from whitebench.ledger import ledger_of
+    from whitebench.provenance import usable_cores
+
+    catalog, whole, cells = select_cells(suite, plugins, overrides, models=models, tasks=tasks, seeds=seeds)
+    uri = resolve_uri(store)
+    at_a_time = parallel or max(1, usable_cores() // whole.budget.threads)
+    home = home_of(uri)
+    log = _log_to(home, whole.name)
+    console = open_console()
+    if console.is_terminal:
+        console.print("Starting: loading torch, Lightning and MLflow …", style="dim", highlight=False)
+    from whitebench.launch import Launcher  # its server loads torch while MLflow is imported here
+
+    launcher = Launcher(threads=whole.budget.threads)
+    from whitebench.conductor import Conductor
+    from whitebench.events import CellFinished
+    from whitebench.lock import only_one
+    from whitebench.progress import Progress
+    from whitebench.screen import watch
+    from whitebench.store import Store
+
+    with only_one(whole.name, home):
+        if overrides:
+            console.print(f"Overridden: {', '.join(overrides)}. Results are kept apart from those of {whole.name}.")
+        opened = Store(uri)
+        ledger = ledger_of(whole, catalog, opened, overrides=overrides, uri=uri, source=suite)
+        progress = Progress(
+            trials=whole.budget.trials, epochs=whole.budget.epochs, parallel=at_a_time, direction=ledger.direction
+        )
+        complaints: dict[str, None] = {}
+        with watch(progress, console, primary=whole.primary, heading=report.heading(ledger)) as screen:
+
+            def tell(event: Any) -> None:
+                logging.getLogger("whitebench").info("%s", event)
+                screen.hear(event)
+                if isinstance(event, CellFinished):
+                    complaints.update(dict.fromkeys(event.complaints))
+                for complaint in catalog.tell(event):
+                    logging.getLogger("whitebench").warning(complaint)
+
+            summary = Conductor(
+                suite=whole,
+                catalog=catalog,
+                store=opened,
+                launcher=launcher,
+                home=home,
+                plugins=plugins,
+                overrides=overrides,
+                parallel=at_a_time,
+                tell=tell,
+            ).run(ledger, cells)
+    again = report.options_again(suite, plugins=plugins, overrides=overrides, store=_typed("store", store))
+    report.print_end(console, summary, again, log, complaints=list(complaints))
+    if summary.is_interrupted:
+        return INTERRUPTED
+    return FAILED if summary.failed else 0
+
+
+def _typed(name: str, value: str | None) -> str | None:
+    """Return an option's value if it was typed: one from the environment may hold a password."""
+    source = click.get_current_context().get_parameter_source(name)
+    return value if source is click.core.ParameterSource.COMMANDLINE else None
+
+
+def _log_to(home: Path, suite: str) -> Path:
+    """Send everything that libraries say to a log file, out of the way of the screen."""
+    path = home / ".whitebench" / "logs" / f"{suite}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        filename=path, level=logging.INFO, force=True, format="%(asctime)s %(name)s %(levelname)s %(message)s"
+    )
+    logging.captureWarnings(capture=True)
+    return path
