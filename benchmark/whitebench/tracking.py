@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import posixpath
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import unquote, urlparse
 
 from whitebench.address import sqlite_file
+from whitebench.database import check_file, make_whole
 from whitebench.errors import StoreError
 
 if TYPE_CHECKING:
@@ -218,24 +218,9 @@ def _connect(uri: str) -> MlflowClient:
     from mlflow.tracking import MlflowClient
 
     file = sqlite_file(uri)
-    if file is not None and not file.exists():
-        _make_database(file)
+    if file is not None:
+        check_file(file)
+        make_whole(file, lambda url: MlflowClient(url).search_experiments(max_results=1))
     client = MlflowClient(uri)
     client.search_experiments(max_results=1)
     return client
-
-
-def _make_database(file: Path) -> None:
-    """Make MLflow's tables elsewhere and put the file in its place whole: a kill in between would spoil it for good."""
-    from mlflow.tracking import MlflowClient
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".whitebench-", dir=file.parent) as folder:
-        new, whole = Path(folder) / "new.db", Path(folder) / "whole.db"
-        MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1)
-        with contextlib.closing(sqlite3.connect(new)) as made, contextlib.closing(sqlite3.connect(whole)) as copy:
-            made.backup(copy)
-            # Write-ahead mode stays with the file: four writers then wait half as long for each other.
-            copy.execute("PRAGMA journal_mode=WAL")
-        with contextlib.suppress(FileExistsError):  # another process was quicker
-            os.link(whole, file)
