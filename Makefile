@@ -1,12 +1,15 @@
 # make bench   set up and run the main job: two models on real data, and the board
 # make test    everything that must hold
 # make check   lint, format, types, import contracts
+# make torture N=200   kill the suite `smoke` 200 times at random moments, and compare with a run that nobody disturbed
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench test check clean
+N ?= 200
+
+.PHONY: bench test check torture clean
 
 bench: $(VENV)/.installed
 	$(BIN)/whitebench run smoke --parallel 2
@@ -20,6 +23,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+torture: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.torture $(N)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -49,3 +49,16 @@ def home_of(uri: str) -> Path:
         return file.parent
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "whitebench" / hashlib.sha256(uri.encode()).hexdigest()[:16]
+
+
+def claims_url(uri: str) -> str:
+    """Return the database for the claims of a store: its own, or a file of this machine where it has none (HTTP)."""
+    return f"sqlite:///{home_of(uri) / 'claims.db'}" if urlparse(uri).scheme in ("http", "https") else uri
+
+
+def without_password(uri: str) -> str:
+    """Return the URI as it may be shown: a password in it becomes `***`."""
+    parsed = urlparse(uri)
+    if parsed.password is None:
+        return uri
+    return parsed._replace(netloc=parsed.netloc.replace(f":{parsed.password}@", ":***@", 1)).geturl()

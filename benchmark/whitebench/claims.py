@@ -14,11 +14,11 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import psutil
 import sqlalchemy as sql
@@ -27,6 +27,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, S
 from whitebench.address import sqlite_file
 from whitebench.database import PATIENCE
 from whitebench.errors import StoreError
+from whitebench.fault import patient
 
 LEASE = 60
 """Seconds after which a claim whose owner has not been heard of is free: an owner on another machine may be dead."""
@@ -77,26 +78,11 @@ class Owner:
         return f"process {self.pid} on {self.host.partition('/')[0]}"
 
 
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _said_plainly(method: Method) -> Method:
-    @functools.wraps(method)
-    def wrapped(self: Claims, *arguments: Any) -> Any:
-        try:
-            return method(self, *arguments)
-        except SQLAlchemyError as error:
-            text = " ".join(str(error).split()).partition(" [SQL:")[0][:300]
-            raise StoreError(f"the claims in {self.place} could not be used: {text}") from error
-
-    return cast("Method", wrapped)
-
-
 class Claims:
     """The claims in one database, as one owner sees them; every method may raise StoreError."""
 
-    def __init__(self, url: str, owner: Owner | None = None) -> None:
-        self.owner = owner or Owner.me()
+    def __init__(self, url: str, owner: Owner | None = None, *, patience: float = PATIENCE) -> None:
+        self.owner, self.patience = owner or Owner.me(), patience
         arguments = {"timeout": PATIENCE} if url.startswith("sqlite") else {}
         self._engine = sql.create_engine(url, pool_pre_ping=True, connect_args=arguments)
         self.place = self._engine.url.render_as_string(hide_password=True)
@@ -105,7 +91,7 @@ class Claims:
         self._stop = threading.Event()
         self._heart: threading.Thread | None = None
 
-    @_said_plainly
+    @patient
     def take(self, name: str) -> bool:
         """Take a claim that is free, or whose owner is dead; return whether it is ours now."""
         self._make()
@@ -118,13 +104,13 @@ class Claims:
             return True
         return not _is_alive(found, now) and self._take_over(name, found)
 
-    @_said_plainly
+    @patient
     def release(self, name: str) -> None:
         """Give a claim back, if it is ours."""
         with self._engine.begin() as database:
             database.execute(_claims.delete().where(_claims.c.name == name, _claims.c.owner == self.owner.token))
 
-    @_said_plainly
+    @patient
     def holds(self, name: str) -> bool:
         """Return whether a claim is still ours, its lease begun anew: asked before what it guards is written."""
         with self._engine.begin() as database:
@@ -135,7 +121,7 @@ class Claims:
             )
             return bool(renewed.rowcount == 1)
 
-    @_said_plainly
+    @patient
     def living(self, prefix: str = "") -> dict[str, Owner]:
         """Return the claims whose owner is alive, by name, of those that begin with `prefix`."""
         if not self._exists():
@@ -193,6 +179,8 @@ class Claims:
     def _make(self) -> None:
         if self._is_made:
             return
+        if self._file is not None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
         # Of two processes that both find no table, one is told that there is one now.
         with suppress(OperationalError, ProgrammingError, IntegrityError):
             _claims.create(self._engine, checkfirst=True)

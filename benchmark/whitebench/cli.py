@@ -74,6 +74,7 @@ for _command in (
     reading.list_items,
     reading.plan,
     running.run,
+    running.retry,
     reading.status,
     reading.show,
     reading.why_stale,

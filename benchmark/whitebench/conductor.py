@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from whitebench.catalog import Catalog
-from whitebench.contest import Contest, open_contests
-from whitebench.errors import WhitebenchError
+from whitebench.contest import Contest, cell_folder, open_contests, trial_folder
+from whitebench.errors import LostClaimError, StoreError, WhitebenchError
 from whitebench.events import (
     CellFailed,
     CellFinished,
@@ -24,16 +25,24 @@ from whitebench.events import (
     TrialEnded,
 )
 from whitebench.fit import LOG, AskTest, FitPlan, Fitted, Message, Outcome, Pruned
+from whitebench.identity import CellName
 from whitebench.interruption import Interruption
-from whitebench.launch import Launcher, RunningFit, wait_for
+from whitebench.launch import Launcher, RunningFit
 from whitebench.ledger import Ledger, PlannedCell, canonical_overrides
 from whitebench.logbook import Logbook
 from whitebench.result import Chosen, Failure, FailureKind, Result, Score
+from whitebench.roster import POLL, CellWork, Roster, TrialWork, Work
+from whitebench.spool import Delivery, Spool
 from whitebench.store import Store
 from whitebench.suite import Suite
 from whitebench.tuning import Storage
 
+_log = logging.getLogger(__name__)
+
 Tell = Callable[[Event], None]
+
+EPOCH_GRACE = 20.0
+"""Seconds in which fits may end their epoch, and so leave a checkpoint of it, when the conductor is told to end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,31 +51,27 @@ class Summary:
 
     finished: int
     failed: int
+    elsewhere: int
+    """Cells that another conductor finished or failed in the meantime."""
     is_interrupted: bool
+    is_cut_short: bool
+    """Whether so many cells failed that it was given up."""
     seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TrialFit:
-    """A trial under way."""
-
-    contest: Contest
-    number: int
 
 
 @dataclass(kw_only=True)
 class _CellFit:
     """A cell under way: its fit runs and its run in the store is open."""
 
-    contest: Contest
-    cell: PlannedCell
+    work: CellWork
     chosen: Chosen
     run_id: str
     openings: int = 0
+    epochs: list[EpochEnded] = field(default_factory=list)
 
 
 class Conductor:
-    """Runs the cells of a suite that are not done."""
+    """Runs the cells of a suite that are not done, beside any other conductor on the same store."""
 
     def __init__(
         self,
@@ -80,124 +85,172 @@ class Conductor:
         overrides: Sequence[str],
         parallel: int,
         tell: Tell,
+        max_failures: int | None = None,
     ) -> None:
-        self.suite, self.catalog, self.launcher = suite, catalog, launcher
+        self.suite, self.catalog, self.launcher, self.store = suite, catalog, launcher, store
         self.plugins, self.parallel, self.tell = [path.resolve() for path in plugins], parallel, tell
-        self.logbook = Logbook(store, suite, canonical_overrides(overrides))
-        self.storage = Storage.in_folder(home)
-        self.work = home / ".whitebench" / "fits"
-        self.fits: dict[RunningFit, _TrialFit | _CellFit] = {}
+        self.overrides, self.max_failures = canonical_overrides(overrides), max_failures
+        self.logbook = Logbook(store, suite, self.overrides)
+        self.storage = Storage.of_store(store.tracking.uri)
+        self.spool = Spool(home)
+        self.fits: dict[RunningFit, TrialWork | _CellFit] = {}
+        self.roster: Roster | None = None
         self.finished = self.failed = 0
 
-    def run(self, ledger: Ledger, selected: Sequence[PlannedCell]) -> Summary:
-        """Run those of the `selected` cells that `ledger` does not have as finished.
+    def run(self, ledger: Ledger, selected: Sequence[PlannedCell], *, retry: bool = False) -> Summary:
+        """Run those of the `selected` cells that `ledger` has neither finished nor failed; with `retry` the failed.
 
-        Ctrl-C, SIGTERM and SIGHUP leave the rest for the same command given again.
+        Ctrl-C, SIGTERM and SIGHUP leave the rest for the same command given again; SIGTERM lets every fit end the
+        epoch that it is in, if that takes no longer than EPOCH_GRACE.
         """
         started = time.monotonic()
+        is_interrupted = False
         with Interruption() as interruption:
-            is_interrupted = False
             try:
-                self._work_through(self._open(ledger, selected), interruption)
+                self.store.claims.keep()
+                self.roster = self._open(ledger, selected, retry=retry)
+                self._work_through(self.roster, interruption)
             except KeyboardInterrupt:
                 is_interrupted = True
+                if interruption.is_gentle:
+                    self._end_epochs()
             finally:
                 self._stop_everything()
         summary = Summary(
             finished=self.finished,
             failed=self.failed,
+            elsewhere=self.roster.elsewhere if self.roster else 0,
             is_interrupted=is_interrupted,
+            is_cut_short=self._is_cut_short and not is_interrupted,
             seconds=time.monotonic() - started,
         )
         self.tell(SuiteEnded(suite=self.suite.name, **dataclasses.asdict(summary)))
         return summary
 
-    def _open(self, ledger: Ledger, selected: Sequence[PlannedCell]) -> list[Contest]:
-        done = {record.cell for record in ledger.records if record.state == "finished"}
-        owed = [cell for cell in selected if cell.name not in done]
-        contests = open_contests(self.suite, owed, self.catalog, self.storage, ledger.direction)
+    def _open(self, ledger: Ledger, selected: Sequence[PlannedCell], *, retry: bool) -> Roster:
+        by_state: dict[str, set[CellName]] = {}
+        for record in ledger.records:
+            by_state.setdefault(record.state, set()).add(record.cell)
+        done, failed = by_state.get("finished", set()), by_state.get("failed", set())
+        owed = [cell for cell in selected if (cell.name in failed if retry else cell.name not in done | failed)]
+        contests = open_contests(
+            self.suite, owed, self.catalog, self.storage, ledger.direction, overrides=self.overrides
+        )
+        if retry:
+            for contest in contests:
+                self._start_over_if_broken(contest)
+        self._sweep(ledger, selected, contests)
         self.tell(
             SuiteStarted(
                 suite=self.suite.name,
                 cells=tuple(str(cell.name) for cell in owed),
                 done=tuple(str(cell.name) for cell in selected if cell.name in done),
+                failed=tuple(str(cell.name) for cell in selected if cell.name in failed and not retry),
                 trials_owed={contest.name: len(contest.waiting_trials) for contest in contests},
             )
         )
-        return contests
+        before = {record.run_id for record in ledger.records if record.state == "failed" and record.run_id}
+        return Roster(contests, self.store, self.overrides, failed_before=before, tell=self.tell)
 
-    def _work_through(self, contests: Sequence[Contest], interruption: Interruption) -> None:
-        if contests:
+    def _start_over_if_broken(self, contest: Contest) -> None:
+        """Forget a study that ended without one complete trial: what broke it may be mended."""
+        with self.store.claims.alone(f"over/{contest.study.name}"):
+            contest.study.read_again()
+            trials = contest.study.trials
+            if trials and not contest.study.owed and not any(trial.state == "complete" for trial in trials):
+                contest.study.start_over()
+        contest.waiting_trials = contest.study.owed
+
+    def _sweep(self, ledger: Ledger, selected: Sequence[PlannedCell], contests: Sequence[Contest]) -> None:
+        """Remove what fits left that were stored, and whose conductor was killed before it could clean up."""
+        results = {record.cell: record.result for record in ledger.records if record.state == "finished"}
+        done = [(cell, result) for cell in selected if (result := results.get(cell.name))]
+        folders = [cell_folder(cell, self.overrides, result.chosen) for cell, result in done]
+        folders += [trial_folder(one.study, trial.number) for one in contests for trial in one.study.trials]
+        for folder in folders:
+            shutil.rmtree(self.spool.fits / folder, ignore_errors=True)
+
+    def _work_through(self, roster: Roster, interruption: Interruption) -> None:
+        if roster.has_work:
             with interruption.welcome():
                 self.launcher.warm()  # up to 11 s in which nothing has begun that could be lost
-        while True:
-            for contest in contests:
+        while not self._is_cut_short:
+            for contest in roster.contests:
                 self._choose_when_tuned(contest)
-            while len(self.fits) < self.parallel and not interruption.is_wanted and self._start_next(contests):
-                pass
-            if not self.fits:
-                if interruption.is_wanted and any(contest.waiting_cells for contest in contests):
-                    raise KeyboardInterrupt
+            while not interruption.is_wanted and (work := self._next(roster)):
+                self._start(work)
+            if not self.fits and not roster.has_work:
                 return
             with interruption.welcome():
-                ready = wait_for(list(self.fits), 1.0)
+                ready = self.launcher.wait(list(self.fits), POLL)
             for fit in ready:
                 if (said := fit.receive()) is not None:
                     self._heard(fit, said)
             for fit in [fit for fit in self.fits if fit.is_overdue]:
                 self._ended(fit, fit.timed_out())
+            roster.catch_up()
 
-    def _start_next(self, contests: Sequence[Contest]) -> bool:
-        for contest in contests:
-            if (number := contest.next_trial()) is not None:
-                self._start_trial(contest, number)
-                return True
-            if (cell := contest.next_cell()) is not None:
-                self._start_cell(contest, cell)
-                return True
-        return False
+    def _next(self, roster: Roster) -> Work | None:
+        if self._is_cut_short:
+            return None
+        if len(self.fits) < self.parallel:
+            return roster.next()
+        stuck = [(work.contest, work.number) for work in self.fits.values() if isinstance(work, TrialWork)]
+        stuck = [(contest, number) for contest, number in stuck if number in contest.undecided()]
+        # Every slot waits for trials of lower numbers: if their owners died, nobody else would do them.
+        return roster.next_below(stuck) if len(stuck) == len(self.fits) else None
 
-    def _start_trial(self, contest: Contest, number: int) -> None:
-        fit = self._start(contest.trial_plan(number, plugins=self.plugins, parallel=self.parallel, work=self.work))
-        self.fits[fit] = _TrialFit(contest=contest, number=number)
-        self.logbook.study(contest)
+    @property
+    def _is_cut_short(self) -> bool:
+        return self.max_failures is not None and self.failed >= self.max_failures
 
-    def _start_cell(self, contest: Contest, cell: PlannedCell) -> None:
-        assert contest.chosen is not None
-        # The fit loads its data while its run is opened: it cannot ask for the test split before that.
-        fit = self._start(contest.cell_plan(cell, plugins=self.plugins, parallel=self.parallel, work=self.work))
-        run_id = self.logbook.open_cell(cell, contest.chosen)
-        self.fits[fit] = _CellFit(contest=contest, cell=cell, chosen=contest.chosen, run_id=run_id)
+    def _start(self, work: Work) -> None:
+        contest = work.contest
+        if isinstance(work, TrialWork):
+            plan = contest.trial_plan(work.number, plugins=self.plugins, parallel=self.parallel, work=self.spool.fits)
+            self.fits[self._launch(plan)] = work
+            self.logbook.study(contest)
+        elif contest.broken is not None:
+            run_id = self.logbook.open_cell(
+                work.cell, Chosen(hyperparameters={}, trial=None, validation=None), work.claim
+            )
+            self._fail(work, run_id, contest.broken)
+        else:
+            assert contest.chosen is not None
+            plan = contest.cell_plan(work.cell, plugins=self.plugins, parallel=self.parallel, work=self.spool.fits)
+            self.spool.reserve(plan.folder)
+            # The fit loads its data while its run is opened: it cannot ask for the test split before that.
+            fit = self._launch(plan)
+            run_id = self.logbook.open_cell(work.cell, contest.chosen, work.claim)
+            self.fits[fit] = _CellFit(work=work, chosen=contest.chosen, run_id=run_id)
 
-    def _start(self, plan: FitPlan) -> RunningFit:
+    def _launch(self, plan: FitPlan) -> RunningFit:
         fit = self.launcher.start(plan)
         self.tell(FitStarted(fit=plan.name, purpose=plan.purpose, pid=fit.pid))
         return fit
 
     def _choose_when_tuned(self, contest: Contest) -> None:
-        if contest.chosen is not None or not contest.is_tuned or not contest.waiting_cells:
+        if contest.chosen or contest.broken or not contest.is_tuned or not contest.waiting_cells:
             return
         try:
             contest.chosen = contest.study.choose()
         except WhitebenchError as error:
             kind = FailureKind(next((t.reason.partition(":")[0] for t in contest.study.trials if t.reason), "error"))
-            for cell in contest.waiting_cells:
-                run_id = self.logbook.open_cell(cell, Chosen(hyperparameters={}, trial=None, validation=None))
-                self._fail(cell, run_id, Failure(kind=kind, message=str(error)))
-            contest.waiting_cells = []
+            contest.broken = Failure(kind=kind, message=str(error))
         if contest.study.allowed:
             self.logbook.choose(contest)
 
     def _heard(self, fit: RunningFit, said: Message | Outcome) -> None:
         work = self.fits[fit]
         match said:
-            case EpochEnded() if isinstance(work, _TrialFit):
+            case EpochEnded() if isinstance(work, TrialWork):
                 self.tell(said)
                 work.contest.trial_told(work.number, said, fit.answer)
             case EpochEnded():
                 assert isinstance(work, _CellFit)
                 fit.answer("go")  # it trains on while the store writes
                 self.tell(said)
+                work.epochs.append(said)
                 self.logbook.epoch(work.run_id, said)
             case AskTest():
                 assert isinstance(work, _CellFit)
@@ -211,69 +264,128 @@ class Conductor:
         seconds = fit.seconds
         fit.end()
         work = self.fits.pop(fit)
-        if isinstance(work, _TrialFit):
+        if isinstance(work, TrialWork):
             self._trial_ended(work, fit.plan, outcome, seconds=seconds)
         elif isinstance(outcome, Fitted):
             self._cell_fitted(work, fit.plan, outcome)
         else:
             assert isinstance(outcome, Failure)
-            self._fail(work.cell, work.run_id, outcome)
+            self._fail(work.work, work.run_id, outcome)
 
-    def _trial_ended(self, work: _TrialFit, plan: FitPlan, outcome: Outcome, *, seconds: float) -> None:
-        trial, epochs = work.contest.trial_ended(work.number, plan, outcome, seconds=seconds)
-        self.logbook.trial(work.contest, trial, epochs)
+    def _trial_ended(self, work: TrialWork, plan: FitPlan, outcome: Outcome, *, seconds: float) -> None:
+        trial = work.contest.trial_ended(work.number, plan, outcome, seconds=seconds)
+        self.logbook.trial(work.contest, trial)
+        self.store.claims.release(work.claim)
         self.tell(TrialEnded(fit=plan.name, state=trial.state, validation=trial.validation, reason=trial.reason))
         shutil.rmtree(plan.folder, ignore_errors=True)
 
-    def _cell_fitted(self, work: _CellFit, plan: FitPlan, fitted: Fitted) -> None:
-        result = self._result(work, fitted)
+    def _cell_fitted(self, fit: _CellFit, plan: FitPlan, fitted: Fitted) -> None:
+        result = self._result(fit, fitted)
         primary = result.score(self.suite.primary)
         if primary is None or primary.value is None:
             why = primary.unscored if primary else "the fit did not score it"
-            self.logbook.keep_files(work.run_id, plan.folder)  # a metric that fails never loses the training
+            self.logbook.keep_files(fit.run_id, plan.folder)  # a metric that fails never loses the training
             failure = Failure(
                 kind=FailureKind.METRIC, message=f"{self.suite.primary}: {why}", log=str(plan.folder / LOG)
             )
-            self._fail(work.cell, work.run_id, failure)
+            self._fail(fit.work, fit.run_id, failure)
             return
-        self.logbook.finish(work.run_id, result, plan.folder)
+        try:
+            self._store_result(fit, plan.folder, result)
+        except LostClaimError as error:
+            self._leave(fit.work, fit.run_id, error)
+            return
         self.finished += 1
+        self.store.claims.release(fit.work.claim)
         complaints = tuple(f"{one.name}: {one.unscored}" for one in result.scores if one.is_raised)
-        self.tell(CellFinished(cell=plan.name, primary=primary.value, run_id=work.run_id, complaints=complaints))
+        self.tell(CellFinished(cell=plan.name, primary=primary.value, run_id=fit.run_id, complaints=complaints))
         shutil.rmtree(plan.folder, ignore_errors=True)
 
-    def _result(self, work: _CellFit, fitted: Fitted) -> Result:
+    def _store_result(self, fit: _CellFit, folder: Path, result: Result) -> None:
+        cell, contest = fit.work.cell, fit.work.contest
+        delivery = Delivery(
+            result=result,
+            contestant=contest.contestant,
+            overrides=self.overrides,
+            parts=dict(cell.identity.parts),
+            is_guest=cell.is_guest,
+            claim=fit.work.claim,
+            epochs=fit.epochs,
+        )
+        self.spool.describe(folder, delivery)
+        try:
+            self.logbook.finish(fit.run_id, fit.work.claim, result, folder)
+        except LostClaimError:
+            raise
+        except StoreError as error:
+            place = self.spool.keep(folder)
+            raise StoreError(
+                f"{error}. Nothing is lost: the result of {cell.name} waits in {place}, and the next `whitebench run` "
+                "on this store puts it there"
+            ) from error
+
+    def _leave(self, work: CellWork, run_id: str, error: LostClaimError) -> None:
+        """Leave a cell to the conductor that has taken it over, and wait for what comes of it."""
+        _log.warning("%s: %s", work.cell.name, error)
+        self.logbook.drop(run_id)
+        work.contest.waiting_cells.append(work.cell)
+
+    def _result(self, fit: _CellFit, fitted: Fitted) -> Result:
         tuning_time = Score(
             name="tuning-time",
             metric="tuning-time",
             version=1,
             direction="lower",
             unit="s",
-            value=work.chosen.tuning_seconds,
+            value=fit.chosen.tuning_seconds,
         )
         return Result(
-            cell=work.cell.name,
-            identity=work.cell.identity.digest,
+            cell=fit.work.cell.name,
+            identity=fit.work.cell.identity.digest,
             primary=self.suite.primary,
             scores=fitted.scores,
             costs=(*fitted.costs, tuning_time),
-            chosen=work.chosen,
+            chosen=fit.chosen,
             epochs_allowed=self.suite.budget.epochs,
             reported_epoch=fitted.reported_epoch,
             validation=fitted.validation,
             test_samples=fitted.test_samples,
-            test_openings=work.openings,
+            test_openings=fit.openings,
             predictions_sha256=fitted.predictions_sha256,
             weights_sha256=fitted.weights_sha256,
             provenance=fitted.provenance,
         )
 
-    def _fail(self, cell: PlannedCell, run_id: str, failure: Failure) -> None:
-        self.logbook.fail(run_id, failure)
+    def _fail(self, work: CellWork, run_id: str, failure: Failure) -> None:
+        try:
+            self.logbook.fail(run_id, work.claim, failure)
+        except LostClaimError as error:
+            self._leave(work, run_id, error)
+            return
+        self.store.claims.release(work.claim)
         self.failed += 1
-        self.tell(CellFailed(cell=str(cell.name), kind=failure.kind.value, message=failure.message))
+        self.tell(CellFailed(cell=str(work.cell.name), kind=failure.kind.value, message=failure.message))
+
+    def _end_epochs(self) -> None:
+        """Hear the fits until each has ended the epoch it is in, or as long as there is time for it."""
+        for fit, work in list(self.fits.items()):
+            if isinstance(work, TrialWork) and work.number in work.contest.undecided():  # it has ended one and waits
+                self._drop(fit)
+        deadline = time.monotonic() + EPOCH_GRACE
+        while self.fits and (left := deadline - time.monotonic()) > 0:
+            for fit in self.launcher.wait(list(self.fits), left):
+                said = fit.receive()
+                if said is not None:
+                    self._heard(fit, said)
+                if isinstance(said, EpochEnded):  # its checkpoint was written before it was told
+                    self._drop(fit)
+
+    def _drop(self, fit: RunningFit) -> None:
+        fit.end()
+        self.fits.pop(fit)
 
     def _stop_everything(self) -> None:
         self.launcher.close()
         self.fits.clear()
         self.logbook.close()
+        self.store.claims.close()

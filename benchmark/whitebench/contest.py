@@ -28,10 +28,14 @@ class Contest:
     task: str
     study: Study
     direction: Direction
+    overrides: str = ""
+    """Of the suite, as one text."""
     waiting_trials: list[int]
     waiting_cells: list[PlannedCell]
     """In order of seed; none of them starts before there is a choice."""
     chosen: Chosen | None = None
+    broken: Failure | None = None
+    """Why there is no choice, where every trial failed."""
     _told: dict[int, list[EpochEnded]] = field(default_factory=dict)
     """The epochs of the trials under way, by number."""
     _undecided: dict[int, Callable[[Answer], None]] = field(default_factory=dict)
@@ -47,17 +51,38 @@ class Contest:
         """Whether every trial has ended."""
         return not self.waiting_trials and not self._told
 
-    def next_trial(self) -> int | None:
-        """Take the next trial that can start now, if there is one."""
-        if self.waiting_trials and self.study.is_ready(self.waiting_trials[0]):
-            number = self.waiting_trials.pop(0)
-            self._told[number] = []
-            return number
-        return None
+    @property
+    def startable_trials(self) -> list[int]:
+        """The trials that can start now, unless somebody else is at them."""
+        return [number for number in self.waiting_trials if self.study.is_ready(number)]
 
-    def next_cell(self) -> PlannedCell | None:
-        """Take the next cell that can start now, if there is one."""
-        return self.waiting_cells.pop(0) if self.chosen is not None and self.waiting_cells else None
+    @property
+    def startable_cells(self) -> list[PlannedCell]:
+        """The cells that can start, or fail, now, unless somebody else is at them."""
+        return list(self.waiting_cells) if self.chosen is not None or self.broken is not None else []
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something is still to be done, by whomever."""
+        return bool(self.waiting_trials or self.waiting_cells)
+
+    def begin_trial(self, number: int) -> None:
+        """Note that a trial starts."""
+        self.waiting_trials.remove(number)
+        self._told[number] = []
+
+    def undecided(self) -> list[int]:
+        """Return the trials under way that wait to hear whether they are pruned."""
+        return sorted(self._undecided)
+
+    def catch_up(self) -> list[Trial]:
+        """Look what others have done; return the trials that have ended elsewhere since."""
+        self.study.read_again()
+        others = [trial for trial in self.study.trials if trial.number in self.waiting_trials]
+        for trial in others:
+            self.waiting_trials.remove(trial.number)
+        self._decide()
+        return others
 
     def trial_plan(self, number: int, *, plugins: Sequence[Path], work: Path, parallel: int = 1) -> FitPlan:
         """Return what the fit of trial `number` is to do; its folder lies in `work`."""
@@ -74,13 +99,12 @@ class Contest:
             seed=self.suite.tuning.seed,
             parallel=parallel,
             plugins=plugins,
-            folder=work / f"{self.study.name[:24]}-trial-{number}",
+            folder=work / trial_folder(self.study, number),
         )
 
     def cell_plan(self, cell: PlannedCell, *, plugins: Sequence[Path], work: Path, parallel: int = 1) -> FitPlan:
         """Return what the fit of `cell` is to do; its folder lies in `work`."""
         assert self.chosen is not None
-        everything = digest_of([str(cell.name), cell.identity.digest, self.chosen.digest])
         return FitPlan(
             name=str(cell.name),
             purpose="cell",
@@ -94,7 +118,7 @@ class Contest:
             seed=cell.name.seed,
             parallel=parallel,
             plugins=plugins,
-            folder=work / everything[:32],
+            folder=work / cell_folder(cell, self.overrides, self.chosen),
         )
 
     def trial_told(self, number: int, event: EpochEnded, answer: Callable[[Answer], None]) -> None:
@@ -103,16 +127,14 @@ class Contest:
         self._undecided[number] = answer
         self._decide()
 
-    def trial_ended(
-        self, number: int, plan: FitPlan, outcome: Outcome, *, seconds: float
-    ) -> tuple[Trial, list[EpochEnded]]:
-        """Take in how a trial ended and return it with its epochs; others may get their verdict from it."""
+    def trial_ended(self, number: int, plan: FitPlan, outcome: Outcome, *, seconds: float) -> Trial:
+        """Take in how a trial ended and record it; others may get their verdict from it."""
         epochs = self._told.pop(number)
         self._undecided.pop(number, None)
         trial = _trial(number, plan, outcome, epochs, seconds=seconds)
         self.study.record(trial)
         self._decide()
-        return trial, epochs
+        return trial
 
     def _decide(self) -> None:
         ended = {trial.number: trial.curve for trial in self.study.trials}
@@ -131,21 +153,42 @@ class Contest:
                 answer(known)
 
 
-def open_contests(
-    suite: Suite, cells: Sequence[PlannedCell], catalog: Catalog, storage: Storage, direction: Direction
-) -> list[Contest]:
-    """Return a contest for each contestant and task among `cells`, with the trials that it still owes.
+def cell_claim(cell: PlannedCell, overrides: str) -> str:
+    """Return the name under which a cell is claimed."""
+    return f"cell/{digest_of([str(cell.name), overrides, cell.identity.digest])[:32]}"
 
-    A study that ended without one complete trial starts over: what broke it may be mended.
-    """
+
+def trial_claim(study: str, number: int) -> str:
+    """Return the name under which a trial is claimed."""
+    return f"trial/{study}/{number}"
+
+
+def cell_folder(cell: PlannedCell, overrides: str, chosen: Chosen) -> str:
+    """Return the name of the folder in which a cell's fit works."""
+    return digest_of([str(cell.name), overrides, cell.identity.digest, chosen.digest])[:32]
+
+
+def trial_folder(study: Study, number: int) -> str:
+    """Return the name of the folder in which a trial's fit works."""
+    return f"{study.name[:24]}-trial-{number}"
+
+
+def open_contests(
+    suite: Suite,
+    cells: Sequence[PlannedCell],
+    catalog: Catalog,
+    storage: Storage,
+    direction: Direction,
+    *,
+    overrides: str = "",
+) -> list[Contest]:
+    """Return a contest for each contestant and task among `cells`, with the trials that it still owes."""
     by_pair: dict[tuple[str, str], list[PlannedCell]] = {}
     for cell in cells:
         by_pair.setdefault((cell.name.contestant, cell.name.task), []).append(cell)
     contests = []
     for first, *rest in by_pair.values():
         study = open_study(suite, first, catalog, storage)
-        if not study.owed and study.trials and not any(trial.state == "complete" for trial in study.trials):
-            study.start_over()
         contests.append(
             Contest(
                 suite=suite,
@@ -153,6 +196,7 @@ def open_contests(
                 task=first.name.task,
                 study=study,
                 direction=direction,
+                overrides=overrides,
                 waiting_trials=study.owed,
                 waiting_cells=[first, *rest],
             )
@@ -178,9 +222,8 @@ def open_study(suite: Suite, cell: PlannedCell, catalog: Catalog, storage: Stora
     )
 
 
-def trials_owed(suite: Suite, cells: Sequence[PlannedCell], catalog: Catalog, home: Path) -> dict[str, int]:
+def trials_owed(suite: Suite, cells: Sequence[PlannedCell], catalog: Catalog, storage: Storage) -> dict[str, int]:
     """Return, for each contestant and task among `cells`, how many tuning trials are still to run."""
-    storage = Storage.in_folder(home)
     firsts = {f"{cell.name.contestant}/{cell.name.task}": cell for cell in reversed(cells)}
     return {pair: len(open_study(suite, cell, catalog, storage).owed) for pair, cell in reversed(firsts.items())}
 
@@ -192,6 +235,7 @@ def _trial(number: int, plan: FitPlan, outcome: Outcome, epochs: Sequence[EpochE
         state="pruned",
         curve=_curve(epochs),
         seconds=seconds,
+        epochs=epochs,
     )
     if isinstance(outcome, Failure):
         return replace(trial, state="failed", reason=f"{outcome.kind}: {outcome.message}")

@@ -1,17 +1,21 @@
-"""SQLite's files: made whole or not at all, and looked at before a library opens them."""
+"""Databases before a library opens them: files made whole or not at all, places and servers looked at first."""
 
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import tempfile
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import getproxies
 
 import psutil
 
-from whitebench.errors import StoreError
+from whitebench.address import sqlite_file
+from whitebench.errors import BusyStoreError, StoreError
 
 NETWORKED = frozenset({"afs", "afpfs", "beegfs", "ceph", "cifs", "davfs", "fuse.ceph", "fuse.glusterfs", "fuse.rclone",
                        "fuse.s3fs", "fuse.sshfs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "orangefs",
@@ -23,7 +27,7 @@ PATIENCE = 60.0
 """Seconds that a write waits for another process to let go of a file."""
 
 
-def make_whole(file: Path, fill: Callable[[str], None]) -> None:
+def make_whole(file: Path, fill: Callable[[str], object]) -> None:
     """Make a database elsewhere and put it in its place whole: a kill in between would spoil it for good.
 
     Args:
@@ -68,6 +72,53 @@ def check_file(file: Path) -> None:
         raise StoreError(f"the store {file} cannot be read: {error.strerror}") from error
     if start not in (b"SQLite format 3\0", b""):
         raise StoreError(f"the store {file} is no SQLite database: name another file with --store")
+
+
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "http": 80, "https": 443}
+
+
+def check_server(uri: str, seconds: float = 5.0) -> None:
+    """Refuse a server that nobody answers at: libraries would try for minutes, or an hour.
+
+    Raises:
+        BusyStoreError: there is no connection within `seconds`.
+    """
+    parsed = urlparse(uri)
+    scheme = parsed.scheme.partition("+")[0]
+    if not parsed.hostname or scheme in getproxies():  # a socket of this machine; a proxy answers for it
+        return
+    port = parsed.port or PORTS[scheme]
+    try:
+        socket.create_connection((parsed.hostname, port), timeout=seconds).close()
+    except OSError as error:
+        raise BusyStoreError(
+            f"the store at {parsed.hostname}:{port} does not answer ({error.strerror or error}): is the server "
+            "running, and is the address right?"
+        ) from error
+
+
+def check_database(url: str) -> None:
+    """Connect once, and let go: what is wrong is said before a library tries over and over.
+
+    Raises:
+        StoreError: the driver of that kind of database is not installed.
+        sqlalchemy.exc.SQLAlchemyError: there is no connection.
+    """
+    file = sqlite_file(url)
+    if file is not None and not file.exists():
+        return
+    import sqlalchemy
+
+    try:
+        engine = sqlalchemy.create_engine(url)
+    except ImportError as error:
+        package = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}.get(error.name or "", error.name)
+        raise StoreError(
+            f"the driver of {urlparse(url).scheme} is not installed: `python -m pip install {package}`"
+        ) from error
+    with engine.connect() as connection:
+        sqlalchemy.inspect(connection).get_table_names()
+    engine.dispose()
 
 
 def filesystem_of(path: Path) -> str:

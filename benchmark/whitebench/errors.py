@@ -50,12 +50,16 @@ class StoreError(WhitebenchError):
     """A store that cannot be opened, read or written."""
 
 
+class BusyStoreError(StoreError):
+    """A store that cannot be used at this moment, and perhaps in the next."""
+
+
+class LostClaimError(StoreError):
+    """Work that another conductor has taken over: this one was taken for dead."""
+
+
 class LostResultError(StoreError):
     """A finished cell whose result is no longer in the store as it was written."""
-
-
-class AlreadyRunningError(WhitebenchError):
-    """A suite that another process is running on the same store."""
 
 
 class DivergedError(RuntimeError):

@@ -18,6 +18,8 @@ class SuiteStarted:
     """Names of the cells still to do, `SUITE/CONTESTANT/TASK/SEED`."""
     done: tuple[str, ...]
     """Names of the cells that the store already holds."""
+    failed: tuple[str, ...] = ()
+    """Names of the cells that failed earlier and are left alone."""
     trials_owed: Mapping[str, int]
     """How many tuning trials are still to run, by `SUITE/CONTESTANT/TASK`."""
 
@@ -72,6 +74,8 @@ class TrialEnded:
     state: Literal["complete", "pruned", "failed"]
     validation: float | None
     reason: str = ""
+    is_elsewhere: bool = False
+    """Whether another conductor ran it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,8 @@ class CellFinished:
     run_id: str
     complaints: tuple[str, ...] = ()
     """Metrics that raised, each with what it said."""
+    is_elsewhere: bool = False
+    """Whether another conductor, or an earlier life of this one, fitted it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +99,17 @@ class CellFailed:
     cell: str
     kind: str
     message: str
+    is_elsewhere: bool = False
+    """Whether another conductor ran it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellHeld:
+    """Another conductor is at work on a cell of this one's."""
+
+    cell: str
+    by: str
+    """`process 4711 on HOST`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +121,12 @@ class SuiteEnded:
     failed: int
     is_interrupted: bool
     seconds: float
+    elsewhere: int = 0
+    """Cells that another conductor finished or failed in the meantime."""
+    is_cut_short: bool = False
+    """Whether so many cells failed that it was given up."""
 
 
 Event: TypeAlias = (
-    SuiteStarted | FitStarted | EpochEnded | TrialEnded | TestOpened | CellFinished | CellFailed | SuiteEnded
+    SuiteStarted | FitStarted | EpochEnded | TrialEnded | TestOpened | CellHeld | CellFinished | CellFailed | SuiteEnded
 )

@@ -21,6 +21,8 @@ WEIGHTS = "weights.safetensors"
 TRACES = "traces.safetensors"
 """`KIND/LAYER` on a fixed sample of the test split; `index` says which."""
 LOG = "fit.log"
+DELIVERY = "delivery.json"
+"""What is to be stored of a fit that is done, until it has arrived."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ class Interruption:
 
     def __init__(self) -> None:
         self.is_wanted = False
+        self.is_gentle = False
+        """Whether it was asked for by SIGTERM, which leaves time to put things down."""
         self._is_welcome = False
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -41,8 +43,8 @@ class Interruption:
         finally:
             self._is_welcome = False
 
-    def _hear(self, *_: object) -> None:
-        self.is_wanted = True
+    def _hear(self, number: int, _frame: object) -> None:
+        self.is_wanted, self.is_gentle = True, number == signal.SIGTERM
         self.__exit__()
         if self._is_welcome:
             raise KeyboardInterrupt

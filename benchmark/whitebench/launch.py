@@ -160,6 +160,10 @@ class Launcher:
         self._fits.add(fit)
         return fit
 
+    def wait(self, fits: Sequence[RunningFit], seconds: float) -> list[RunningFit]:
+        """Return those of `fits` that have something to say or have ended, after at most `seconds`."""
+        return wait_for(fits, seconds)
+
     def close(self) -> None:
         """End every fit that is still under way."""
         for fit in list(self._fits):

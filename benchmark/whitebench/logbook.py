@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
-from whitebench.contest import Contest
-from whitebench.errors import StoreError
+from whitebench.contest import Contest, trial_claim
+from whitebench.errors import LostClaimError, StoreError
 from whitebench.events import EpochEnded
+from whitebench.identity import digest_of
 from whitebench.ledger import PlannedCell
 from whitebench.result import Chosen, Failure, Result
 from whitebench.store import Store
@@ -19,16 +19,16 @@ _log = logging.getLogger(__name__)
 
 
 class Logbook:
-    """The runs of one conductor, each open until it is finished, failed or interrupted."""
+    """The runs of one conductor, each open until it is finished, failed or interrupted, under a claim of its own."""
 
     def __init__(self, store: Store, suite: Suite, overrides: str) -> None:
         self._store, self._suite, self._overrides = store, suite, overrides
         self._open: set[str] = set()
         self._studies: dict[str, str] = {}
         """The run of each study, by the study's name."""
-        store.close_abandoned(suite.name)
+        store.close_orphans(suite.name)
 
-    def open_cell(self, cell: PlannedCell, chosen: Chosen) -> str:
+    def open_cell(self, cell: PlannedCell, chosen: Chosen, claim: str) -> str:
         """Open the run of a cell whose choice is frozen, and return its id."""
         run_id = self._store.open_cell(
             cell.name,
@@ -38,6 +38,7 @@ class Logbook:
             parts=cell.identity.parts,
             chosen=chosen,
             is_guest=cell.is_guest,
+            claim=claim,
         )
         self._open.add(run_id)
         return run_id
@@ -54,50 +55,101 @@ class Logbook:
         """Keep what a fit left in `folder`, whatever becomes of its cell."""
         self._store.keep_files(run_id, folder)
 
-    def finish(self, run_id: str, result: Result, folder: Path) -> None:
-        """Close the run of a cell with its result."""
+    def finish(self, run_id: str, claim: str, result: Result, folder: Path) -> None:
+        """Close the run of a cell with its result.
+
+        Raises:
+            LostClaimError: another conductor has taken the cell over in the meantime.
+        """
+        self._check(claim)
         self._store.finish_cell(run_id, result, folder)
         self._open.discard(run_id)
 
-    def fail(self, run_id: str, failure: Failure) -> None:
-        """Close the run of a cell with the reason why there is no result."""
+    def fail(self, run_id: str, claim: str, failure: Failure) -> None:
+        """Close the run of a cell with the reason why there is no result; raises LostClaimError."""
+        self._check(claim)
         self._store.fail_cell(run_id, failure)
         self._open.discard(run_id)
 
-    def trial(self, contest: Contest, trial: Trial, epochs: Sequence[EpochEnded]) -> None:
+    def drop(self, run_id: str) -> None:
+        """Close the run of a cell that is not this conductor's any more."""
+        self._store.interrupt(run_id)
+        self._open.discard(run_id)
+
+    def trial(self, contest: Contest, trial: Trial) -> None:
         """Write down a trial that has ended, under its study."""
         self._store.log_trial(
             self.study(contest),
             number=trial.number,
             hyperparameters=trial.hyperparameters,
             state=trial.state,
-            epochs=epochs,
+            epochs=trial.epochs,
             primary=self._suite.primary,
             validation=trial.validation,
             reason=trial.reason,
+            claim=trial_claim(contest.study.name, trial.number),
         )
 
     def study(self, contest: Contest) -> str:
         """Return the run under which the contest's trials stand, opened where it is not yet."""
         name = contest.study.name
         if name not in self._studies:
+            everybody = self._everybody(name)
+            self._store.claims.take(self._presence(name))
             self._studies[name] = self._store.open_study(
-                self._suite.name, contest.contestant.label, contest.task, overrides=self._overrides, name=name
+                self._suite.name,
+                contest.contestant.label,
+                contest.task,
+                overrides=self._overrides,
+                name=name,
+                claim=everybody,
             )
-            self._open.add(self._studies[name])
         return self._studies[name]
 
     def choose(self, contest: Contest) -> None:
-        """Close the run of the contest's study with the choice, or without one."""
+        """Close the run of the contest's study with the choice, or without one, all of its trials written down."""
         run_id = self.study(contest)
+        self._complete(contest, run_id)
         self._store.close_study(run_id, contest.chosen)
-        self._open.discard(run_id)
 
     def close(self) -> None:
         """Mark what is still open as interrupted."""
+        for name, run_id in self._studies.items():
+            self._leave(name, run_id)
         for run_id in self._open:
             try:
                 self._store.interrupt(run_id)
             except StoreError:  # perhaps what brought us here; the next conductor closes what stays open
                 _log.exception("run %s stays open", run_id)
+        self._studies.clear()
         self._open.clear()
+
+    # Inside
+
+    def _check(self, claim: str) -> None:
+        if not self._store.claims.holds(claim):
+            raise LostClaimError(f"{claim} was taken over by another conductor")
+
+    def _complete(self, contest: Contest, run_id: str) -> None:
+        """Write down the trials that somebody ran and, killed, did not write down."""
+        logged = self._store.logged_trials(run_id)
+        for trial in contest.study.trials:
+            claim = trial_claim(contest.study.name, trial.number)
+            if trial.number in logged or not self._store.claims.take(claim):
+                continue
+            if trial.number not in self._store.logged_trials(run_id):  # asked again once nobody else can be at it
+                self.trial(contest, trial)
+            self._store.claims.release(claim)
+
+    def _leave(self, name: str, run_id: str) -> None:
+        try:
+            self._store.claims.release(self._presence(name))
+            self._store.leave_study(run_id)
+        except StoreError:
+            _log.exception("the study's run %s stays open", run_id)
+
+    def _everybody(self, study: str) -> str:
+        return f"study/{digest_of([study, self._overrides])[:32]}/"
+
+    def _presence(self, study: str) -> str:
+        return f"{self._everybody(study)}{self._store.claims.owner.token}"

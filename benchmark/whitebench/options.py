@@ -41,6 +41,16 @@ _TASK = click.option("-t", "--task", "tasks", multiple=True, help="Only this tas
 _SEEDS = click.option("--seeds", help="Only these seeds of the suite: 2 (the first two), 0,2 or 1-2.")
 
 
+_PARALLEL = click.option(
+    "--parallel",
+    type=click.IntRange(min=1),
+    help="Fits at a time.  [default: as many as cores allow at the suite's threads per fit]",
+)
+_MAX_FAILURES = click.option(
+    "--max-failures", type=click.IntRange(min=1), metavar="N", help="Stop once N cells have failed."
+)
+
+
 def plugin_options(command: Command) -> Command:
     """Add `--plugin`."""
     return _PLUGIN(command)
@@ -61,6 +71,13 @@ def suite_options(command: Command) -> Command:
 def selection_options(command: Command) -> Command:
     """Add `-m`, `-t` and `--seeds`."""
     for decorate in (_SEEDS, _TASK, _MODEL):
+        command = decorate(command)
+    return command
+
+
+def work_options(command: Command) -> Command:
+    """Add the options of the commands that train: `--parallel` and `--max-failures`."""
+    for decorate in (_MAX_FAILURES, _PARALLEL):
         command = decorate(command)
     return command
 

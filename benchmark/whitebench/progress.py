@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from whitebench.events import (
     CellFailed,
     CellFinished,
+    CellHeld,
     EpochEnded,
     Event,
     FitStarted,
@@ -65,13 +66,12 @@ class Progress:
             case EpochEnded():
                 self._epoch_ended(event)
             case TrialEnded():
-                contest = _contest(event.fit)
-                self._trials_ended[contest] += 1
-                self._epochs_left.pop(event.fit, None)
-                self._tuning(contest)
+                self._trial_ended(event.fit)
             case TestOpened():
                 self.lines[event.cell].state = "testing"
-            case CellFinished():
+            case CellHeld():
+                self.lines[event.cell].state = "elsewhere"
+            case CellFinished() if event.cell in self.lines:
                 self._cell_ended(event.cell, "done", event.primary)
             case CellFailed():
                 self._cell_ended(event.cell, f"failed: {event.kind}", None)
@@ -88,6 +88,7 @@ class Progress:
     def _suite_started(self, event: SuiteStarted) -> None:
         self.started = time.monotonic()
         self.lines = {name: Line(state="done") for name in event.done} | {name: Line() for name in event.cells}
+        self.lines |= {name: Line(state="failed earlier") for name in event.failed}
         self._trials_ended = {contest: self.trials - owed for contest, owed in event.trials_owed.items()}
         self._epochs_left = dict.fromkeys(event.cells, self.epochs)
         self._epochs_left |= {contest: owed * self.epochs for contest, owed in event.trials_owed.items()}
@@ -112,6 +113,15 @@ class Progress:
         for line in lines:
             if line.best is None or self._is_better(event.validation, line.best):
                 line.best = event.validation
+
+    def _trial_ended(self, fit: str) -> None:
+        contest = _contest(fit)
+        self._trials_ended[contest] += 1
+        if fit in self._epochs_left:
+            del self._epochs_left[fit]
+        else:  # another conductor ran it
+            self._epochs_left[contest] -= self.epochs
+        self._tuning(contest)
 
     def _cell_ended(self, cell: str, state: str, test: float | None) -> None:
         line = self.lines[cell]

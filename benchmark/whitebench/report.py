@@ -138,11 +138,25 @@ def options_again(suite: str, *, plugins: Sequence[Path], overrides: Sequence[st
     return shlex.join([suite, *(word for option in options for word in option)])
 
 
-def print_end(console: Console, summary: Summary, again: str, log: Path, *, complaints: Sequence[str]) -> None:
+def print_end(
+    console: Console,
+    summary: Summary,
+    again: str,
+    log: Path,
+    *,
+    complaints: Sequence[str],
+    failed_before: int = 0,
+) -> None:
     """Print what a run did, which metrics raised, and what to type next."""
     parts = [f"{count(summary.finished, 'cell')} done"]
+    if summary.elsewhere:
+        parts.append(f"{summary.elsewhere} by another run")
     if summary.failed:
         parts.append(f"{summary.failed} failed (why: whitebench status {again})")
+    if failed_before:
+        parts.append(f"{failed_before} failed earlier (once more: whitebench retry {again})")
+    if summary.is_cut_short:
+        parts.append("given up for its failures (the same command goes on)")
     if summary.is_interrupted:
         parts.append("interrupted (the same command goes on)")
     lines = [f"unscored: {complaint}" for complaint in complaints]

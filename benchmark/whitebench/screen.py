@@ -11,14 +11,21 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from whitebench.events import CellFailed, CellFinished, Event, FitStarted, SuiteStarted, TrialEnded
+from whitebench.events import CellFailed, CellFinished, CellHeld, Event, FitStarted, SuiteStarted, TrialEnded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from whitebench.progress import Line, Progress
 
-STYLE_BY_WORD = {"done": "green", "failed": "bold red", "waiting": "dim", "tuning": "cyan", "tuned": "cyan"}
+STYLE_BY_WORD = {
+    "done": "green",
+    "failed": "bold red",
+    "waiting": "dim",
+    "tuning": "cyan",
+    "tuned": "cyan",
+    "elsewhere": "blue",
+}
 
 OTHER_COLUMNS = 58
 """What the columns beside the cell's name take of a line at most."""
@@ -99,11 +106,14 @@ class Screen:
             case SuiteStarted():
                 owed = sum(event.trials_owed.values())
                 said = f"cells to do: {len(event.cells)}, done: {len(event.done)}, trials owed: {owed}"
+                said += f", failed earlier: {len(event.failed)}" if event.failed else ""
                 said = f"{self.heading}: {said}"
             case TrialEnded(validation=None):
                 said = f"{event.fit}: {event.state}" + (f" ({event.reason})" if event.reason else "")
             case TrialEnded():
                 said = f"{event.fit}: {event.state}, validation {self.primary} {event.validation:.4f}"
+            case CellHeld():
+                said = f"{event.cell}: {event.by} is at it"
             case FitStarted(purpose="cell"):
                 said = f"{event.fit}: started (process {event.pid})"
             case CellFinished():
@@ -111,7 +121,7 @@ class Screen:
                 said = f"{event.cell}: done, test {self.primary} {value} — {self.summary()}"
             case CellFailed():
                 said = f"{event.cell}: failed: {event.kind}: {event.message}"
-        return said
+        return f"{said} (elsewhere)" if said and getattr(event, "is_elsewhere", False) else said
 
     def _visible(self) -> list[tuple[str, Line]]:
         """Return the lines that fit on the screen: what is under way first, then what waits, then what is done."""
@@ -119,8 +129,17 @@ class Screen:
         every = list(self.progress.lines.items())
         if len(every) <= room:
             return every
-        rank = {"epoch": 0, "testing": 0, "tuning": 1, "failed:": 2, "tuned,": 3, "waiting": 4}
-        urgent = sorted(every, key=lambda one: rank.get(one[1].state.split()[0], 5))[:room]
+        rank = {
+            "epoch": 0,
+            "testing": 0,
+            "tuning": 1,
+            "failed:": 2,
+            "failed": 3,
+            "tuned,": 3,
+            "elsewhere": 3,
+            "waiting": 4,
+        }
+        urgent = sorted(every, key=lambda one: rank.get(one[1].state.split()[0], len(rank)))[:room]
         return [one for one in every if one in urgent]
 
     def _time(self, line: Line) -> str:

@@ -7,13 +7,17 @@ names the sha256 of its result.json: whoever reads never meets half a result.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+from whitebench.address import claims_url
+from whitebench.claims import Claims
+from whitebench.database import PATIENCE
 from whitebench.errors import LostResultError
 from whitebench.events import EpochEnded
-from whitebench.fit import PREDICTIONS
+from whitebench.fit import DELIVERY, PREDICTIONS
 from whitebench.identity import CellName, Parts, canonical
 from whitebench.result import Chosen, Failure, Result, digest, result_from_json, to_json
 from whitebench.suite import Contestant
@@ -29,8 +33,9 @@ CHOICE = "choice.json"
 class Store:
     """Results behind one MLflow tracking URI; every method may raise StoreError."""
 
-    def __init__(self, uri: str) -> None:
-        self.tracking = Tracking(uri)
+    def __init__(self, uri: str, *, patience: float = PATIENCE) -> None:
+        self.tracking = Tracking(uri, patience=patience)
+        self.claims = Claims(claims_url(uri), patience=patience)
 
     # Cells
 
@@ -44,11 +49,13 @@ class Store:
         parts: Parts,
         chosen: Chosen,
         is_guest: bool,
+        claim: str,
     ) -> str:
-        """Open the run of a cell whose choice is frozen, and return its id."""
+        """Open the run of a cell that is claimed and whose choice is frozen, and return its id."""
         tags = {
             Tag.KIND: "cell",
             Tag.STATE: "running",
+            Tag.CLAIM: claim,
             Tag.IDENTITY: identity,
             Tag.SUITE: cell.suite,
             Tag.OVERRIDES: queryable(overrides),
@@ -99,7 +106,7 @@ class Store:
     def keep_files(self, run_id: str, folder: Path) -> None:
         """Store what a fit left in `folder`, its checkpoints left out."""
         for file in sorted(folder.iterdir()):
-            if file.is_file():
+            if file.is_file() and file.name != DELIVERY and not file.name.startswith("."):
                 self.tracking.log_file(run_id, file)
 
     def fail_cell(self, run_id: str, failure: Failure) -> None:
@@ -115,30 +122,49 @@ class Store:
         """Mark a run whose fit was stopped before its end."""
         self.tracking.close_run(run_id, "KILLED", {Tag.STATE: "interrupted"})
 
-    def close_abandoned(self, suite: str) -> None:
-        """Mark the runs that an earlier conductor left open; call it only while no other is at work."""
-        for experiment in (suite, _tuning(suite)):
-            for run in self.tracking.runs(experiment, {Tag.STATE: "running"}):
-                self.interrupt(run.run_id)
+    def close_orphans(self, suite: str) -> None:
+        """Mark the runs of a suite that owners who are dead by now left open."""
+        orphans = [run for one in (suite, _tuning(suite)) for run in self.tracking.runs(one, {Tag.STATE: "running"})]
+        living = self.claims.living() if orphans else {}
+        for run in orphans:
+            if not _is_held(run.tags.get(Tag.CLAIM, ""), living):
+                self.close_orphan(run.run_id)
+
+    def close_orphan(self, run_id: str) -> None:
+        """Mark a run whose owner is dead, unless it has been closed."""
+        # Looked at again: its owner may have ended it, and then given its claim back, since it was found open.
+        if self.tracking.run(run_id).tags.get(Tag.STATE) == "running":
+            self.interrupt(run_id)
 
     # Studies
 
-    def open_study(self, suite: str, contestant: str, task: str, *, overrides: str, name: str) -> str:
-        """Return the run under which a study's trials stand: that of an earlier life, or a new one."""
+    def open_study(self, suite: str, contestant: str, task: str, *, overrides: str, name: str, claim: str) -> str:
+        """Return the run under which a study's trials stand: that of an earlier life, or a new one.
+
+        `claim` is what the claims of all who work on the study begin with.
+        """
         same = {Tag.KIND: "study", Tag.IDENTITY: name, Tag.OVERRIDES: queryable(overrides)}
-        for run in self.tracking.runs(_tuning(suite), same):
-            if run.tags[Tag.STATE] == "interrupted":
-                self.tracking.reopen_run(run.run_id, {Tag.STATE: "running"})
-                return run.run_id
-            if run.tags[Tag.STATE] == "finished":
-                return run.run_id
-        tags = same | {
-            Tag.STATE: "running",
-            Tag.SUITE: suite,
-            Tag.CONTESTANT: contestant,
-            Tag.TASK: queryable(task),
-        }
-        return self.tracking.open_run(_tuning(suite), f"{contestant}/{task}", tags)
+        with self.claims.alone(f"open/{claim}"):
+            for run in self.tracking.runs(_tuning(suite), same):
+                if run.tags[Tag.STATE] == "interrupted":
+                    self.tracking.reopen_run(run.run_id, {Tag.STATE: "running"})
+                    return run.run_id
+                if run.tags[Tag.STATE] in ("finished", "running"):
+                    return run.run_id
+            tags = same | {
+                Tag.STATE: "running",
+                Tag.CLAIM: claim,
+                Tag.SUITE: suite,
+                Tag.CONTESTANT: contestant,
+                Tag.TASK: queryable(task),
+            }
+            return self.tracking.open_run(_tuning(suite), f"{contestant}/{task}", tags)
+
+    def leave_study(self, study_run: str) -> None:
+        """Mark a study's run as interrupted, unless it is closed or somebody else still works on it."""
+        tags = self.tracking.run(study_run).tags
+        if tags[Tag.STATE] == "running" and not _is_held(tags[Tag.CLAIM], self.claims.living()):
+            self.interrupt(study_run)
 
     def log_trial(
         self,
@@ -151,11 +177,13 @@ class Store:
         primary: str,
         validation: float | None,
         reason: str,
+        claim: str,
     ) -> None:
         """Store a trial that has ended as a child of its study's run, which gets a point per trial."""
         study = self.tracking.run(study_run).tags
         kept = (Tag.SUITE, Tag.OVERRIDES, Tag.CONTESTANT, Tag.TASK)
-        tags = {name: study[name] for name in kept} | {Tag.KIND: "trial", Tag.STATE: "running"}
+        tags = {name: study[name] for name in kept}
+        tags |= {Tag.KIND: "trial", Tag.STATE: "running", Tag.NUMBER: str(number), Tag.CLAIM: claim}
         name = f"{study['mlflow.runName']}/trial-{number}"
         run_id = self.tracking.open_run(_tuning(study[Tag.SUITE]), name, tags, parent=study_run)
         self.tracking.log_params(run_id, hyperparameters)
@@ -167,23 +195,40 @@ class Store:
         why = {Tag.MESSAGE: reason[:4000]} if reason else {}
         self.tracking.close_run(run_id, statuses[state], {**why, Tag.STATE: state})
 
+    def logged_trials(self, study_run: str) -> set[int]:
+        """Return the numbers of the trials stored under a study's run; what a dead owner half stored is taken off."""
+        study = self.tracking.run(study_run).tags
+        children = self.tracking.runs(_tuning(study[Tag.SUITE]), {"mlflow.parentRunId": study_run})
+        half = [run for run in children if run.tags[Tag.STATE] in ("running", "interrupted")]
+        living = self.claims.living("trial/") if half else {}
+        for run in half:
+            if not _is_held(run.tags[Tag.CLAIM], living):
+                self.tracking.delete_run(run.run_id)
+        return {int(run.tags[Tag.NUMBER]) for run in children if run not in half}
+
     def close_study(self, study_run: str, chosen: Chosen | None) -> None:
-        """Store a study's choice, or that it has none."""
-        if self.tracking.run(study_run).tags[Tag.STATE] == "finished":
-            return
-        if chosen is None:
-            self.tracking.close_run(study_run, "FAILED", {Tag.STATE: "failed"})
-            return
-        self.tracking.log_text(study_run, CHOICE, json.dumps(asdict(chosen), indent=1))
-        self.tracking.log_params(study_run, chosen.hyperparameters)
-        self.tracking.close_run(study_run, "FINISHED", {Tag.CHOICE: chosen.digest, Tag.STATE: "finished"})
+        """Store a study's choice, or that it has none; of several who do, one does."""
+        claim = self.tracking.run(study_run).tags[Tag.CLAIM]
+        with self.claims.alone(f"open/{claim}"):
+            if self.tracking.run(study_run).tags[Tag.STATE] == "finished":
+                return
+            if chosen is None:
+                self.tracking.close_run(study_run, "FAILED", {Tag.STATE: "failed"})
+                return
+            self.tracking.log_text(study_run, CHOICE, json.dumps(asdict(chosen), indent=1))
+            self.tracking.log_params(study_run, chosen.hyperparameters)
+            self.tracking.close_run(study_run, "FINISHED", {Tag.CHOICE: chosen.digest, Tag.STATE: "finished"})
 
     # What is read
 
     def cells(self, suite: str, overrides: str) -> list[StoredCell]:
         """Return every run of a cell of `suite` under exactly these overrides, oldest first."""
-        runs = self.tracking.runs(suite, {Tag.KIND: "cell", Tag.OVERRIDES: queryable(overrides)})
-        return sorted(map(read_cell, runs), key=lambda one: one.started)
+        return self._cells(suite, {Tag.OVERRIDES: queryable(overrides)})
+
+    def runs_of(self, cell: CellName, overrides: str) -> list[StoredCell]:
+        """Return every run of one cell under exactly these overrides, oldest first."""
+        same = {Tag.CONTESTANT: cell.contestant, Tag.TASK: queryable(cell.task), Tag.SEED: str(cell.seed)}
+        return self._cells(cell.suite, {Tag.OVERRIDES: queryable(overrides), **same})
 
     def result(self, stored: StoredCell) -> Result:
         """Return a finished cell's result.
@@ -218,14 +263,25 @@ class Store:
 
     def parts(self, stored: StoredCell) -> Parts:
         """Return the parts of the identity that a cell was run with."""
-        parts: Parts = json.loads(self._file(stored, IDENTITY))
+        parts: Parts = self._json(stored, IDENTITY)
         return parts
 
     def failure(self, stored: StoredCell) -> Failure:
         """Return why a failed cell yielded nothing."""
-        return Failure(**json.loads(self._file(stored, FAILURE)))
+        return Failure(**self._json(stored, FAILURE))
 
     # Inside
+
+    def _cells(self, suite: str, where: Mapping[str, str]) -> list[StoredCell]:
+        """Return runs of cells, oldest first; one that is open though its owner is dead counts as interrupted."""
+        cells = sorted(
+            map(read_cell, self.tracking.runs(suite, {Tag.KIND: "cell", **where})), key=lambda one: one.started
+        )
+        living = self.claims.living("cell/") if any(one.state == "running" for one in cells) else {}
+        return [
+            replace(one, state="interrupted") if one.state == "running" and not _is_held(one.claim, living) else one
+            for one in cells
+        ]
 
     def _file(self, stored: StoredCell, name: str) -> bytes:
         content = self.tracking.read_file(stored.run_id, name)
@@ -233,12 +289,26 @@ class Store:
             raise LostResultError(f"{stored.cell}: {name} of run {stored.run_id} is gone")
         return content
 
+    def _json(self, stored: StoredCell, name: str) -> Any:
+        try:
+            return json.loads(self._file(stored, name))
+        except ValueError as error:
+            raise LostResultError(f"{stored.cell}: {name} of run {stored.run_id} is damaged") from error
+
     def _supersede(self, run_id: str) -> None:
         tags = self.tracking.run(run_id).tags
         same = (Tag.CONTESTANT, Tag.TASK, Tag.SEED, Tag.OVERRIDES)
         for other in self.tracking.runs(tags[Tag.SUITE], {name: tags[name] for name in same}):
-            if other.run_id != run_id and other.tags.get(Tag.STATE) != "superseded":
-                self.tracking.tag(other.run_id, {Tag.STATE: "superseded"})
+            if other.run_id == run_id or other.tags.get(Tag.STATE) == "superseded":
+                continue
+            if other.tags.get(Tag.STATE) == "running":
+                self.interrupt(other.run_id)
+            self.tracking.tag(other.run_id, {Tag.STATE: "superseded"})
+
+
+def _is_held(claim: str, living: Collection[str]) -> bool:
+    """Return whether a claim is among the living, or for one that ends in `/` any that begins so."""
+    return any(one.startswith(claim) for one in living) if claim.endswith("/") else claim in living
 
 
 def _tuning(suite: str) -> str:

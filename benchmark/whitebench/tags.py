@@ -33,6 +33,9 @@ class Tag:
     OPENINGS = "whitebench.test_openings"
     WEIGHTS = "whitebench.weights_sha256"
     """Of the weights that were on disk before the test split was opened."""
+    CLAIM = "whitebench.claim"
+    """The claim under which the run is open; ending in `/`, any claim that begins so."""
+    NUMBER = "whitebench.trial"
     FAILURE = "whitebench.failure"
     MESSAGE = "whitebench.message"
 
@@ -54,6 +57,7 @@ class StoredCell:
     started: int
     """Milliseconds since 1970."""
     result_sha256: str
+    claim: str
 
 
 def read_cell(run: TrackedRun) -> StoredCell:
@@ -75,6 +79,7 @@ def read_cell(run: TrackedRun) -> StoredCell:
         failure=f"{tags.get(Tag.FAILURE, '')}: {tags.get(Tag.MESSAGE, '')}" if state == "failed" else "",
         started=run.started,
         result_sha256=tags.get(Tag.RESULT, ""),
+        claim=tags.get(Tag.CLAIM, ""),
     )
 
 

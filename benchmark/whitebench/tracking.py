@@ -6,22 +6,21 @@ import math
 import os
 import posixpath
 import re
-import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import unquote, urlparse
 
-from whitebench.address import sqlite_file
-from whitebench.database import check_file, make_whole
+from whitebench.address import sqlite_file, without_password
+from whitebench.database import PATIENCE, check_database, check_file, check_server, make_whole
 from whitebench.errors import StoreError
+from whitebench.fault import patient
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
     from mlflow.tracking import MlflowClient
 
 Status: TypeAlias = Literal["FINISHED", "FAILED", "KILLED"]
@@ -49,70 +48,72 @@ class Tracking:
     """Runs behind one MLflow tracking URI.
 
     Every method raises StoreError, in one sentence, for whatever MLflow, its database or the file
-    system raises.
+    system raises; while the store is busy it is tried again for `patience` seconds.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, uri: str, *, patience: float = PATIENCE) -> None:
+        self.uri, self.patience = uri, patience
+        self.place = without_password(uri)
         self._ids: dict[str, str] = {}
-        with self._said_plainly():
-            self._client = _connect(uri)
+        self._file = sqlite_file(uri)
+        self._mlflow = self._connect()
+        self._inode = self._file.stat().st_ino if self._file else 0
 
+    @patient
     def open_run(self, experiment: str, name: str, tags: Mapping[str, str], *, parent: str | None = None) -> str:
         """Open a run in an experiment, which is made where there is none, and return its id."""
         ours = {"mlflow.runName": name} | ({"mlflow.parentRunId": parent} if parent else {})
-        with self._said_plainly():
-            return str(self._client.create_run(self._experiment(experiment), tags={**tags, **ours}).info.run_id)
+        return str(self._client.create_run(self._experiment(experiment), tags={**tags, **ours}).info.run_id)
 
+    @patient
     def reopen_run(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Go on with a run that had ended."""
-        with self._said_plainly():
-            self._client.update_run(run_id, status="RUNNING")
-            self.tag(run_id, tags)
+        self._client.update_run(run_id, status="RUNNING")
+        self.tag(run_id, tags)
 
+    @patient
     def close_run(self, run_id: str, status: Status, tags: Mapping[str, str]) -> None:
         """Tag a run, then end it."""
-        with self._said_plainly():
-            self.tag(run_id, tags)
-            self._client.set_terminated(run_id, status)
+        self.tag(run_id, tags)
+        self._client.set_terminated(run_id, status)
 
+    @patient
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags one after the other, in their order."""
-        with self._said_plainly():
-            for name, value in tags.items():
-                self._client.set_tag(run_id, name, value)
+        for name, value in tags.items():
+            self._client.set_tag(run_id, name, value)
 
+    @patient
     def run(self, run_id: str) -> TrackedRun:
         """Return one run."""
-        with self._said_plainly():
-            return _tracked(self._client.get_run(run_id))
+        return _tracked(self._client.get_run(run_id))
 
+    @patient
     def runs(self, experiment: str, where: Mapping[str, str]) -> list[TrackedRun]:
         """Return the runs of an experiment that carry all of these tags, the latest first."""
-        with self._said_plainly():
-            found = self._client.get_experiment_by_name(experiment)
-            return self._search([found.experiment_id], where) if found else []
+        found = self._client.get_experiment_by_name(experiment)
+        return self._search([found.experiment_id], where) if found else []
 
+    @patient
     def runs_anywhere(self, where: Mapping[str, str]) -> list[TrackedRun]:
         """Return the runs that carry all of these tags, whatever their experiment, deleted ones included."""
         from mlflow.entities import ViewType
 
-        with self._said_plainly():
-            ids: list[str] = []
-            token: str | None = None
-            while True:
-                page = self._client.search_experiments(view_type=ViewType.ALL, max_results=1000, page_token=token)
-                ids += [one.experiment_id for one in page]
-                token = page.token
-                if not token:
-                    return self._search(ids, where, view=ViewType.ALL)
+        ids: list[str] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_experiments(view_type=ViewType.ALL, max_results=1000, page_token=token)
+            ids += [one.experiment_id for one in page]
+            token = page.token
+            if not token:
+                return self._search(ids, where, view=ViewType.ALL)
 
+    @patient
     def log_params(self, run_id: str, values: Mapping[str, object]) -> None:
         """Store parameters; they cannot be changed later."""
         from mlflow.entities import Param
 
-        with self._said_plainly():
-            self._client.log_batch(run_id, params=[Param(name, str(value)) for name, value in values.items()])
+        self._client.log_batch(run_id, params=[Param(name, str(value)) for name, value in values.items()])
 
     def log_points(self, run_id: str, points: Iterable[Point]) -> None:
         """Add points to a run's curves; what is not a finite number is left out (MLflow would store 1.8e308)."""
@@ -122,29 +123,50 @@ class Tracking:
         metrics = [
             Metric(_curve_name(name), value, moment, step) for name, value, step in points if math.isfinite(value)
         ]
-        with self._said_plainly():
-            for start in range(0, len(metrics), BATCH):
-                self._client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+        for start in range(0, len(metrics), BATCH):
+            self._log_metrics(run_id, metrics[start : start + BATCH])
 
+    @patient
     def log_file(self, run_id: str, file: Path) -> None:
         """Store a copy of a file with a run."""
-        with self._said_plainly():
-            self._client.log_artifact(run_id, str(file))
+        self._client.log_artifact(run_id, str(file))
 
+    @patient
     def log_text(self, run_id: str, name: str, text: str) -> None:
         """Store a text with a run as a file called `name`."""
-        with self._said_plainly():
-            self._client.log_text(run_id, text, name)
+        self._client.log_text(run_id, text, name)
 
+    @patient
     def read_file(self, run_id: str, name: str) -> bytes | None:
         """Return a file stored with a run, or None where it is gone."""
-        with self._said_plainly():
-            parsed = urlparse(self._client.get_run(run_id).info.artifact_uri)
-            if parsed.scheme in ("", "file"):
-                file = Path(unquote(parsed.path)) / name
-                return file.read_bytes() if file.exists() else None
-            with tempfile.TemporaryDirectory() as folder:
-                return Path(self._client.download_artifacts(run_id, name, folder)).read_bytes()
+        parsed = urlparse(self._client.get_run(run_id).info.artifact_uri)
+        if parsed.scheme in ("", "file"):
+            file = Path(unquote(parsed.path)) / name
+            return file.read_bytes() if file.exists() else None
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(self._client.download_artifacts(run_id, name, folder)).read_bytes()
+
+    @patient
+    def delete_run(self, run_id: str) -> None:
+        """Take a run off the lists; MLflow keeps it as deleted."""
+        self._client.delete_run(run_id)
+
+    @property
+    def _client(self) -> MlflowClient:
+        # A database that is deleted while it is open swallows what is written into it.
+        if self._file is not None and _inode(self._file) != self._inode:
+            raise StoreError(
+                f"the store's file {self._file} is gone: it was deleted, moved or replaced in the meantime"
+            )
+        return self._mlflow
+
+    @patient
+    def _log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        self._client.log_batch(run_id, metrics=metrics)
+
+    @patient
+    def _connect(self) -> MlflowClient:
+        return _connect(self.uri)
 
     def _experiment(self, name: str) -> str:
         if name not in self._ids:
@@ -155,9 +177,14 @@ class Tracking:
         return self._ids[name]
 
     def _create_experiment(self, name: str) -> str:
-        file = sqlite_file(self.uri)
-        where = (file.parent / "whitebench-artifacts" / name).as_uri() if file else None
-        return str(self._client.create_experiment(name, artifact_location=where))
+        where = (self._file.parent / "whitebench-artifacts" / name).as_uri() if self._file else None
+        try:
+            return str(self._client.create_experiment(name, artifact_location=where))
+        except Exception:
+            found = self._client.get_experiment_by_name(name)  # another process was quicker
+            if found is None:
+                raise
+            return str(found.experiment_id)
 
     def _search(self, experiments: Sequence[str], where: Mapping[str, str], *, view: int = 1) -> list[TrackedRun]:
         query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in where.items())
@@ -171,21 +198,6 @@ class Tracking:
             token = page.token
             if not token:
                 return runs
-
-    @contextmanager
-    def _said_plainly(self) -> Iterator[None]:
-        try:
-            yield
-        except (StoreError, ImportError):
-            raise
-        except Exception as error:
-            from mlflow.exceptions import MlflowException
-            from sqlalchemy.exc import SQLAlchemyError
-
-            if isinstance(error, MlflowException | SQLAlchemyError | sqlite3.Error | OSError):
-                text = " ".join(str(error).split()).partition(" [SQL:")[0][:300]
-                raise StoreError(f"the store {self.uri} could not be used: {text}") from error
-            raise
 
 
 def queryable(text: str) -> str:
@@ -208,19 +220,58 @@ def _tracked(run: Run) -> TrackedRun:
     )
 
 
+def _inode(file: Path) -> int:
+    try:
+        return file.stat().st_ino
+    except OSError:
+        return -1
+
+
 def _connect(uri: str) -> MlflowClient:
-    # Read by MLflow when it is imported: no message home, no progress bars, no chatter of migrations.
+    # Read by MLflow when it is imported: no message home, no progress bars, no chatter of migrations; and of a server
+    # that does not answer we say so ourselves, sooner.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    file = sqlite_file(uri)
+    if file is None:
+        check_server(uri)
+    else:
+        check_file(file)
+    if not uri.startswith("http"):
+        check_database(uri)
     from mlflow.tracking import MlflowClient
 
-    file = sqlite_file(uri)
     if file is not None:
-        check_file(file)
         make_whole(file, lambda url: MlflowClient(url).search_experiments(max_results=1))
     client = MlflowClient(uri)
-    client.search_experiments(max_results=1)
+    try:
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        if schema := re.search(r"found version (\w+), but expected", str(error)):
+            raise _other_schema(uri, schema[1]) from error
+        raise
     return client
+
+
+def _other_schema(uri: str, found: str) -> StoreError:
+    """Return what to do about a database of another version of MLflow, older or newer than the one installed."""
+    from importlib.metadata import version
+
+    import mlflow.store.db_migrations
+
+    known = {file.name.partition("_")[0] for file in Path(mlflow.store.db_migrations.__path__[0]).glob("versions/*.py")}
+    mine, place = version("mlflow"), without_password(uri)
+    if found in known:
+        return StoreError(
+            f"the store {place} was made by an MLflow older than {mine}: copy it for safety, then bring it up to date "
+            f"with `mlflow db upgrade {place}`"
+        )
+    return StoreError(
+        f"the store {place} was made by an MLflow newer than {mine}, the one installed: "
+        "`python -m pip install --upgrade mlflow`, or use another --store"
+    )

@@ -7,15 +7,13 @@ and the model's own the ones after them: every contestant is tried at the same p
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Collection, Mapping
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
 import optuna
+import sqlalchemy
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -24,8 +22,12 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from whitebench.address import home_of, sqlite_file, without_password
 from whitebench.budget import Tuning
-from whitebench.errors import WhitebenchError
+from whitebench.database import PATIENCE, make_whole
+from whitebench.errors import StoreError, WhitebenchError
+from whitebench.events import EpochEnded
+from whitebench.fault import patient
 from whitebench.identity import digest_of
 from whitebench.result import Chosen
 from whitebench.sequence import DIMENSIONS, edges, quasi_random_point
@@ -38,6 +40,7 @@ Curve: TypeAlias = Mapping[int, float]
 """The validation score after each epoch, counted from 1."""
 
 State: TypeAlias = Literal["complete", "pruned", "failed"]
+_EPOCH = [one.name for one in fields(EpochEnded)]
 _STATES: Mapping[State, TrialState] = {
     "complete": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
@@ -58,42 +61,70 @@ class Trial:
     seconds: float = 0.0
     reason: str = ""
     """Why it failed."""
+    epochs: Sequence[EpochEnded] = ()
+
+
+SCHEMA = "whitebench_optuna"
+"""Where Optuna's tables lie in a PostgreSQL store: it cannot share MLflow's, both own a table `alembic_version`."""
 
 
 class Storage:
-    """Optuna's own file; reading makes none. Optuna cannot share MLflow's: both own a table `alembic_version`."""
+    """Optuna's own tables: a file beside the store, or a schema in it. Reading makes none."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
+        self.url, self.patience = url, patience
+        self.place = without_password(url)
+        self.file = sqlite_file(url)
 
     @classmethod
-    def in_folder(cls, home: Path) -> Self:
-        """Return the storage that stands beside the store in `home`."""
-        return cls(home / "whitebench.optuna.db")
+    def of_store(cls, uri: str, *, patience: float = PATIENCE) -> Self:
+        """Return the storage that belongs to the store at `uri`."""
+        is_shared = uri.startswith("postgresql")
+        return cls(uri if is_shared else f"sqlite:///{home_of(uri) / 'whitebench.optuna.db'}", patience=patience)
 
+    @patient
     def find(self, name: str) -> optuna.Study | None:
         """Return the study called `name`, if there is one."""
-        if not self.file.exists():
+        if self.file is not None and not self.file.exists():
             return None
         try:
             return optuna.load_study(study_name=name, storage=self._opened)
         except KeyError:
             return None
 
-    def make(self, name: str, direction: Literal["minimize", "maximize"]) -> optuna.Study:
-        """Return the study called `name`, made where there is none."""
-        return optuna.create_study(study_name=name, storage=self._opened, direction=direction, load_if_exists=True)
+    @patient
+    def trials(self, name: str) -> list[FrozenTrial]:
+        """Return the trials of the study called `name`; none where there is no such study."""
+        study = self.find(name)
+        return study.get_trials(deepcopy=False) if study else []
 
+    @patient
+    def add(self, name: str, direction: Literal["minimize", "maximize"], trial: FrozenTrial) -> None:
+        """Add a trial to the study called `name`, made where there is none."""
+        study = optuna.create_study(study_name=name, storage=self._opened, direction=direction, load_if_exists=True)
+        study.add_trial(trial)
+
+    @patient
     def delete(self, name: str) -> None:
         """Delete the study called `name`."""
         optuna.delete_study(study_name=name, storage=self._opened)
 
     @cached_property
     def _opened(self) -> optuna.storages.RDBStorage:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self.file)) as database:
-            database.execute("PRAGMA journal_mode=WAL")  # a trial is then written in a third of the time
-        return optuna.storages.RDBStorage(f"sqlite:///{self.file}")
+        try:
+            if self.file is None:
+                with sqlalchemy.create_engine(self.url).begin() as database:
+                    database.execute(sqlalchemy.schema.CreateSchema(SCHEMA, if_not_exists=True))
+                return self._storage({"options": f"-csearch_path={SCHEMA}"})
+            make_whole(self.file, optuna.storages.RDBStorage)
+            return self._storage({"timeout": PATIENCE})
+        except RuntimeError as error:  # tables of another version of Optuna, in its own words
+            raise StoreError(f"the trials in {self.place}: {error}") from error
+
+    def _storage(self, arguments: Mapping[str, object]) -> optuna.storages.RDBStorage:
+        return optuna.storages.RDBStorage(
+            self.url, engine_kwargs={"connect_args": dict(arguments), "pool_pre_ping": True}
+        )
 
 
 class Study:
@@ -122,9 +153,11 @@ class Study:
 
     @cached_property
     def _ended(self) -> dict[int, Trial]:
-        # Read once: while a suite is run nobody else writes to it.
-        study = self._storage.find(self.name) if self.allowed else None
-        return {trial.number: trial for trial in map(_read, study.get_trials(deepcopy=False))} if study else {}
+        return {trial.number: trial for trial in map(_read, self._storage.trials(self.name))} if self.allowed else {}
+
+    def read_again(self) -> None:
+        """Look what trials others have recorded in the meantime."""
+        self.__dict__.pop("_ended", None)
 
     @property
     def trials(self) -> list[Trial]:
@@ -150,7 +183,9 @@ class Study:
 
     def record(self, trial: Trial) -> None:
         """Keep a trial that has ended."""
-        self._storage.make(self.name, self.direction).add_trial(
+        self._storage.add(
+            self.name,
+            self.direction,
             create_trial(
                 state=_STATES[trial.state],
                 value=trial.validation if trial.state == "complete" else None,
@@ -164,8 +199,9 @@ class Study:
                     "validation_loss": trial.validation_loss,
                     "seconds": trial.seconds,
                     "reason": trial.reason,
+                    "epochs": [list(asdict(epoch).values()) for epoch in trial.epochs],
                 },
-            )
+            ),
         )
         self._ended[trial.number] = trial
 
@@ -282,4 +318,5 @@ def _read(trial: FrozenTrial) -> Trial:
         curve=dict(trial.intermediate_values),
         seconds=known["seconds"],
         reason=known["reason"],
+        epochs=tuple(EpochEnded(**dict(zip(_EPOCH, values, strict=True))) for values in known["epochs"]),
     )

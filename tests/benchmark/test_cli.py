@@ -13,7 +13,6 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tests.conftest import Type
 from whitebench import cli
 from whitebench.errors import WhitebenchError
 
@@ -40,7 +39,7 @@ def test_help_loads_neither_torch_nor_plugins_nor_anything_else_that_is_slow() -
 def test_every_command_has_an_example_in_its_help() -> None:
     context = click.Context(cli.cli)
     names = cli.cli.list_commands(context)
-    assert names == ["list", "plan", "run", "show", "status", "why-stale", "board"]
+    assert names == ["list", "plan", "retry", "run", "show", "status", "why-stale", "board"]
     for name in names:
         text = printed(name, "--help")
         assert "Example" in text, name
@@ -153,17 +152,6 @@ def test_a_mistake_is_one_message_that_says_what_to_do_and_exits_with_2(
     assert "Traceback" not in message
     for word in words:
         assert word in message
-
-
-def test_a_second_run_of_a_running_suite_names_the_first(tmp_path: Path, type_in: Type) -> None:
-    from whitebench.lock import only_one
-
-    with only_one("smoke", tmp_path):
-        refused = type_in("whitebench", "run", "smoke")
-    assert refused.returncode == 2
-    assert "already being run" in refused.stderr
-    assert "process" in refused.stderr
-    assert "since 20" in refused.stderr
 
 
 def test_a_bug_is_one_sentence_with_exit_code_70_and_its_traceback_is_kept() -> None:

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 
+from whitebench import events
 from whitebench.address import home_of
 from whitebench.catalog import Catalog, load_catalog
+from whitebench.claims import Claims, Owner
 from whitebench.conductor import Conductor, Summary
 from whitebench.errors import StoreError
-from whitebench.events import CellFailed, EpochEnded, Event, FitStarted, TrialEnded
+from whitebench.events import (
+    CellFailed,
+    EpochEnded,
+    Event,
+    FitStarted,
+    SuiteStarted,
+    TrialEnded,
+)
 from whitebench.launch import Launcher
 from whitebench.ledger import Ledger, ledger_of, select
+from whitebench.spool import Spool, deliver
 from whitebench.store import Store
 from whitebench.suite import load_suite
 from whitebench.tags import Tag
@@ -43,7 +59,14 @@ class World:
     react: Callable[[Event], None] = lambda _: None
 
     def run(
-        self, suite: Path, *, parallel: int = 2, overrides: Sequence[str] = (), models: Sequence[str] = ()
+        self,
+        suite: Path,
+        *,
+        parallel: int = 2,
+        overrides: Sequence[str] = (),
+        models: Sequence[str] = (),
+        retry: bool = False,
+        max_failures: int | None = None,
     ) -> Summary:
         whole, cells = select(load_suite(str(suite), overrides), self.catalog, models=models)
         self.told.clear()
@@ -62,8 +85,10 @@ class World:
             overrides=overrides,
             parallel=parallel,
             tell=tell,
+            max_failures=max_failures,
         )
-        return conductor.run(ledger_of(whole, self.catalog, self.store, overrides=overrides), cells)
+        ledger = ledger_of(whole, self.catalog, self.store, overrides=overrides)
+        return conductor.run(ledger, cells, retry=retry)
 
     def ledger(self, suite: Path, *, overrides: Sequence[str] = ()) -> Ledger:
         return ledger_of(load_suite(str(suite), overrides), self.catalog, self.store, overrides=overrides)
@@ -79,6 +104,10 @@ class World:
 
     def tags(self, **where: str) -> list[Mapping[str, str]]:
         return [run.tags for run in self.store.tracking.runs_anywhere({getattr(Tag, k): v for k, v in where.items()})]
+
+    @property
+    def spool(self) -> Spool:
+        return Spool(home_of(self.store.tracking.uri))
 
     def pids(self) -> list[int]:
         return [event.pid for event in self.told if isinstance(event, FitStarted)]
@@ -104,6 +133,10 @@ def numbers(ledger: Ledger) -> dict[str, Any]:
         for record in ledger.records
         if record.result
     }
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise StoreError("the disk is full")
 
 
 def is_gone(pid: int) -> bool:
@@ -218,19 +251,42 @@ def test_stopped_at_any_moment_nothing_is_left_behind_and_the_same_command_ends_
     assert len(world.tags(KIND="cell", STATE="finished")) == 2
 
 
-def test_a_contestant_whose_every_trial_failed_fails_with_that_kind_and_is_tried_anew(
+def test_a_contestant_whose_every_trial_failed_fails_with_that_kind_and_a_retry_tunes_it_anew(
     world: World, write_suite: WriteSuite
 ) -> None:
     suite = write_suite("faulty[how=nan]", "tiny")
-    for _ in range(2):
-        summary = world.run(suite)
-        assert (summary.finished + summary.failed, summary.failed) in ((4, 2), (2, 2))
-        failed = [event for event in world.told if isinstance(event, CellFailed)]
-        assert [event.kind for event in failed] == ["nan", "nan"]
-        assert "none of the 2 tuning trials completed; the first said: nan: the loss is nan" in failed[0].message
+    for retry, (finished, failed) in ((False, (2, 2)), (True, (0, 2))):
+        summary = world.run(suite, retry=retry)
+        assert (summary.finished, summary.failed) == (finished, failed)
+        failures = [event for event in world.told if isinstance(event, CellFailed)]
+        assert [event.kind for event in failures] == ["nan", "nan"]
+        assert "none of the 2 tuning trials completed; the first said: nan: the loss is nan" in failures[0].message
         trials = [event for event in world.told if isinstance(event, TrialEnded) and "faulty" in event.fit]
         assert [trial.state for trial in trials] == ["failed", "failed"]
     assert world.states(suite) == ["failed"] * 2 + ["finished"] * 2
+
+
+def test_failed_cells_are_left_alone_until_they_are_retried(world: World, write_suite: WriteSuite) -> None:
+    suite = write_suite("faulty[how=raise]", "tiny", trials=0, seeds=1)
+    world.run(suite)
+    summary = world.run(suite)
+    assert (summary.finished, summary.failed, world.pids()) == (0, 0, [])
+    [started, _] = world.told
+    assert isinstance(started, SuiteStarted)
+    assert (started.cells, started.failed) == ((), ("blobs/faulty[how=raise]/blobs/0",))
+    assert world.run(suite, retry=True).failed == 1
+    assert world.states(suite) == ["failed", "finished"]
+    assert len(world.tags(KIND="cell", STATE="failed")) == 1  # the first is superseded
+
+
+def test_so_many_failures_end_a_run_early_and_the_same_command_goes_on(world: World, write_suite: WriteSuite) -> None:
+    suite = write_suite("faulty[how=raise]", "tiny", trials=0, seeds=3)
+    summary = world.run(suite, parallel=1, max_failures=2)
+    assert (summary.finished, summary.failed, summary.is_cut_short) == (0, 2, True)
+    assert world.states(suite) == ["failed"] * 2 + ["missing"] * 4
+    assert "RUNNING" not in world.statuses()
+    summary = world.run(suite)
+    assert (summary.finished, summary.failed, summary.is_cut_short) == (3, 1, False)
 
 
 @pytest.mark.parametrize(
@@ -327,16 +383,125 @@ def test_a_store_that_breaks_in_the_middle_stops_the_run_and_leaves_no_process(
 ) -> None:
     suite = write_suite(trials=0, seeds=3)
 
-    def full(*_: object) -> None:
-        raise StoreError("the disk is full")
-
-    monkeypatch.setattr(world.store, "finish_cell", full)
+    monkeypatch.setattr(world.store, "finish_cell", refuse)
     with pytest.raises(StoreError, match="the disk is full"):
         world.run(suite)
     monkeypatch.undo()
     assert "RUNNING" not in world.statuses()
     assert all(map(is_gone, world.pids()))
-    assert world.run(suite).finished == 3
+    [folder] = world.spool.kept.iterdir()
+    assert {"delivery.json", "predictions.safetensors", "weights.safetensors"} <= {one.name for one in folder.iterdir()}
+    [delivery] = deliver(world.spool, world.store)
+    assert list(world.spool.kept.iterdir()) == []
+    assert world.run(suite).finished == 2
+    records = {str(record.cell): record for record in world.ledger(suite).records}
+    delivered = records[str(delivery.cell)]
+    assert (delivered.state, delivered.result) == ("finished", delivery.result)
+    assert len(world.tags(KIND="cell", STATE="finished")) == 3
+    assert delivered.run_id is not None
+    curve = MlflowClient(world.store.tracking.uri).get_metric_history(delivered.run_id, "train/loss")
+    assert [point.step for point in curve] == [1, 2]
+
+
+def test_a_result_that_waits_is_not_stored_twice_nor_while_its_conductor_lives(
+    world: World, write_suite: WriteSuite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    suite = write_suite(trials=0, seeds=1)
+    monkeypatch.setattr(world.store, "finish_cell", refuse)
+    with pytest.raises(StoreError, match=r"Nothing is lost: the result of blobs/tiny/blobs/0 waits in .*/spool/"):
+        world.run(suite)
+    monkeypatch.undo()
+    [folder] = world.spool.kept.iterdir()
+    shutil.copytree(folder, tmp_path / "copy")
+    [(_, delivery)] = world.spool.waiting()
+    other = Claims(f"sqlite:///{tmp_path}/whitebench.db")
+    assert other.take(delivery.claim)
+    assert deliver(world.spool, world.store) == []
+    other.close()
+    assert len(deliver(world.spool, world.store)) == 1
+    shutil.copytree(tmp_path / "copy", folder)  # a kill came between storing it and clearing it away
+    assert deliver(world.spool, world.store) == []
+    assert list(world.spool.kept.iterdir()) == []
+    assert len(world.tags(KIND="cell", STATE="finished")) == 1
+
+
+def test_a_result_that_waits_and_is_damaged_is_put_aside(world: World) -> None:
+    folder = world.spool.kept / "some-cell"
+    folder.mkdir(parents=True)
+    (folder / "delivery.json").write_text('{"result": ')
+    assert world.spool.waiting() == []
+    assert [one.name for one in folder.iterdir()] == ["delivery.json.damaged"]
+
+
+def test_a_fit_that_was_done_when_its_conductor_was_killed_is_neither_fitted_nor_tested_again(
+    world: World, write_suite: WriteSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = write_suite(trials=0, seeds=1)
+
+    def die(*_: object) -> None:
+        raise SystemExit("as good as killed")
+
+    monkeypatch.setattr(world.store, "finish_cell", die)
+    with pytest.raises(SystemExit):
+        world.run(suite)
+    monkeypatch.undo()
+    assert len(deliver(world.spool, world.store)) == 1
+    summary = world.run(suite)
+    assert (summary.finished, world.pids()) == (0, [])
+    [record] = world.ledger(suite).records
+    assert (record.state, record.test_openings) == ("finished", 1)
+
+
+def test_a_cell_that_another_conductor_took_over_is_left_to_it(world: World, write_suite: WriteSuite) -> None:
+    suite = write_suite(trials=0, seeds=1)
+    far = dataclasses.replace(Owner.me(), token="far")
+
+    def rob(event: Event) -> None:
+        # As if this process had been stopped for longer than the lease.
+        if isinstance(event, events.TestOpened) and event.openings == 1:
+            with closing(sqlite3.connect(world.store.tracking.uri.removeprefix("sqlite:///"))) as database:
+                database.execute("UPDATE whitebench_claims SET owner = 'far' WHERE name LIKE 'cell/%'")
+                database.commit()
+            threading.Timer(3.0, Claims(world.store.tracking.uri, far).close).start()
+
+    world.react = rob
+    summary = world.run(suite)
+    assert (summary.finished, summary.failed) == (1, 0)  # done anew, once the other one had given it back
+    assert len(world.tags(KIND="cell", STATE="finished")) == 1
+    assert world.states(suite) == ["finished"]
+    assert "RUNNING" not in world.statuses()
+
+
+def test_a_trial_that_its_runner_did_not_write_down_is_written_down_by_the_next(
+    world: World, write_suite: WriteSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = write_suite()
+    monkeypatch.setattr(world.store, "log_trial", refuse)
+    with pytest.raises(StoreError, match="the disk is full"):
+        world.run(suite)
+    monkeypatch.undo()
+    world.run(suite)
+    trials = world.tags(KIND="trial")
+    assert sorted(trial[Tag.NUMBER] for trial in trials) == ["0", "1"]
+    [study] = world.tags(KIND="study")
+    assert study[Tag.STATE] == "finished"
+
+
+def test_a_run_told_to_end_by_sigterm_lets_its_fits_end_their_epoch(world: World, write_suite: WriteSuite) -> None:
+    suite = write_suite(trials=0, seeds=1, epochs=200)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, EpochEnded) and event.epoch == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    world.react = stop
+    assert world.run(suite).is_interrupted
+    told = [event.epoch for event in world.told if isinstance(event, EpochEnded)]
+    [folder] = world.spool.fits.iterdir()
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert 4 <= told[-1] <= len(checkpoint["history"]) < 200
+    assert world.store.claims.living() == {}
+    assert (world.statuses(), world.states(suite)) == ({"KILLED"}, ["interrupted"])
 
 
 def test_tpe_runs_its_trials_one_after_the_other_and_the_same_after_a_stop(
@@ -426,13 +591,16 @@ def test_killed_stopped_and_refused_on_the_command_line(
             assert time.monotonic() - started < 5.0
             time.sleep(0.02)
     assert world.statuses() == {"RUNNING"}  # a killed conductor cannot close its runs; the next one does
+    assert set(world.states(suite)) <= {"interrupted", "missing"}  # but everybody sees that its owner is dead
 
     with typed(suite, "--parallel", "2") as process:
         fits = pids_in(read_until(process, "started (process", times=2))
         with typed(suite) as second:
-            assert second.wait(60) == 2
             assert second.stdout is not None
-            assert f"is already being run on this store by process {process.pid}, since 20" in second.stdout.read()
+            read_until(second, f"process {process.pid} on", times=2)  # it waits for what the first is at
+            second.send_signal(signal.SIGINT)
+            assert second.wait(60) == 130
+        assert not any(map(is_gone, fits))
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
         assert process.stdout is not None
@@ -440,3 +608,33 @@ def test_killed_stopped_and_refused_on_the_command_line(
     assert all(map(is_gone, fits))
     assert world.statuses() == {"KILLED"}
     assert world.states(suite) == ["interrupted"] * 2
+
+
+@pytest.mark.slow
+def test_four_conductors_two_of_them_killed_do_each_trial_and_each_cell_once(
+    typed: Callable[..., subprocess.Popen[str]], world: World, write_suite: WriteSuite, tmp_path: Path
+) -> None:
+    suite = write_suite("tiny", "searching", seeds=4, trials=4)
+    with ExitStack() as stack:
+        runs = [stack.enter_context(typed(suite, "--parallel", "1")) for _ in range(4)]
+        stack.callback(lambda: [run.kill() for run in runs])
+        for victim, sign in zip(runs, ("complete", "started (process"), strict=False):
+            read_until(victim, sign)  # one is killed amid its trials, the other amid a cell
+            victim.kill()
+        ends = [run.communicate(timeout=240)[0] for run in runs[2:]]
+        assert [run.wait(60) for run in runs] == [-9, -9, 0, 0], ends
+    assert world.states(suite) == ["finished"] * 8
+    assert len(world.tags(KIND="cell", STATE="finished")) == 8
+    trials = [(tags["mlflow.parentRunId"], tags[Tag.NUMBER]) for tags in world.tags(KIND="trial", STATE="complete")]
+    assert len(trials) == len(set(trials)) == 8
+    assert len(world.tags(KIND="study")) == 2
+    assert "RUNNING" not in world.statuses()
+    assert world.store.claims.living() == {}
+    assert [one for end in ends for one in end.splitlines() if "elsewhere" in one]
+    shared = numbers(world.ledger(suite))
+    other = tmp_path / "other"
+    other.mkdir()
+    with typed(suite, "--store", f"sqlite:///{other}/whitebench.db") as alone:
+        assert alone.wait(120) == 0
+    world.store = Store(f"sqlite:///{other}/whitebench.db")
+    assert numbers(world.ledger(suite)) == shared

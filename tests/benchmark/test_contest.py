@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from whitebench.catalog import Catalog
 from whitebench.contest import Contest, open_contests, trials_owed
 from whitebench.events import EpochEnded
-from whitebench.fit import Answer, Fitted, Outcome, Pruned
+from whitebench.fit import Answer, Fitted, Outcome
 from whitebench.ledger import plan_cells
 from whitebench.provenance import Provenance
 from whitebench.result import Failure, FailureKind
@@ -26,7 +24,18 @@ PROVENANCE = Provenance(
 
 
 def opened(suite: Suite, catalog: Catalog, folder: Path) -> list[Contest]:
-    return open_contests(suite, plan_cells(suite, catalog), catalog, Storage.in_folder(folder), "lower")
+    return open_contests(suite, plan_cells(suite, catalog), catalog, storage(folder), "lower")
+
+
+def storage(folder: Path) -> Storage:
+    return Storage.of_store(f"sqlite:///{folder}/whitebench.db")
+
+
+def begin_trials(contest: Contest) -> list[int]:
+    begun = contest.startable_trials
+    for number in begun:
+        contest.begin_trial(number)
+    return begun
 
 
 def fitted(validation: float) -> Fitted:
@@ -50,17 +59,14 @@ def test_no_cell_starts_before_every_trial_has_ended_and_there_is_a_choice(
     write_suite: WriteSuite, catalog: Catalog, tmp_path: Path
 ) -> None:
     [contest] = opened(load_suite(str(write_suite(trials=2))), catalog, tmp_path)
-    assert [contest.next_trial(), contest.next_trial(), contest.next_trial()] == [0, 1, None]
+    assert begin_trials(contest) == [0, 1]
     for number, validation in ((1, 0.2), (0, 0.3)):
-        assert (contest.is_tuned, contest.next_cell()) == (False, None)
+        assert (contest.is_tuned, contest.startable_cells) == (False, [])
         finish(contest, number, fitted(validation), tmp_path)
     assert contest.is_tuned
     contest.chosen = contest.study.choose()
     assert contest.chosen.trial == 1
-    first, second, none = contest.next_cell(), contest.next_cell(), contest.next_cell()
-    assert first is not None
-    assert second is not None
-    assert (first.name.seed, second.name.seed, none) == (0, 1, None)
+    assert [cell.name.seed for cell in contest.startable_cells] == [0, 1]
 
 
 def test_trials_and_cells_of_other_identities_never_share_a_folder(
@@ -72,7 +78,7 @@ def test_trials_and_cells_of_other_identities_never_share_a_folder(
     folders = set()
     for contest in (one, other):
         folders.add(contest.trial_plan(0, plugins=[], work=tmp_path).folder)
-        contest.next_trial()
+        begin_trials(contest)
         finish(contest, 0, fitted(0.1), tmp_path)
         contest.chosen = contest.study.choose()
         for cell in contest.waiting_cells:
@@ -96,8 +102,7 @@ def test_a_verdict_is_told_as_soon_as_it_is_known_and_not_before(
 ) -> None:
     [contest] = opened(load_suite(str(write_suite(trials=3, tuning=PRUNING))), catalog, tmp_path)
     answers: dict[int, Answer] = {}
-    for _ in range(3):
-        contest.next_trial()
+    begin_trials(contest)
     for number, validation in ((2, 0.3), (1, 0.9)):  # `error`: lower is better
         contest.trial_told(number, epoch(1, validation), lambda answer, number=number: answers.update({number: answer}))  # type: ignore[misc]
     assert answers == {}
@@ -110,7 +115,7 @@ def test_a_trial_that_fails_lets_those_that_wait_for_it_go_on(
 ) -> None:
     [contest] = opened(load_suite(str(write_suite(trials=2, tuning=PRUNING))), catalog, tmp_path)
     answers: list[Answer] = []
-    contest.next_trial(), contest.next_trial()
+    begin_trials(contest)
     contest.trial_told(1, epoch(1, 0.9), answers.append)
     assert answers == []
     finish(contest, 0, Failure(kind=FailureKind.OOM, message="too big"), tmp_path)
@@ -122,7 +127,7 @@ def test_a_trial_that_dies_while_it_waits_is_answered_no_more(
     write_suite: WriteSuite, catalog: Catalog, tmp_path: Path
 ) -> None:
     [contest] = opened(load_suite(str(write_suite(trials=2, tuning=PRUNING))), catalog, tmp_path)
-    contest.next_trial(), contest.next_trial()
+    begin_trials(contest)
 
     def never(_: Answer) -> None:
         raise AssertionError("answered a dead fit")
@@ -133,20 +138,22 @@ def test_a_trial_that_dies_while_it_waits_is_answered_no_more(
     assert [trial.state for trial in contest.study.trials] == ["complete", "failed"]
 
 
-@pytest.mark.parametrize(
-    ("outcome", "owed"),
-    [(Failure(kind=FailureKind.NAN, message=""), [0, 1]), (Pruned(epoch=1), [0, 1]), (fitted(0.1), [])],
-)
-def test_a_study_that_ended_without_a_complete_trial_starts_over(
-    write_suite: WriteSuite, catalog: Catalog, tmp_path: Path, outcome: Outcome, owed: list[int]
+def test_what_another_conductor_has_done_is_seen_and_not_done_again(
+    write_suite: WriteSuite, catalog: Catalog, tmp_path: Path
 ) -> None:
-    suite = load_suite(str(write_suite(trials=2)))
-    [contest] = opened(suite, catalog, tmp_path)
-    for number, one in enumerate((Failure(kind=FailureKind.NAN, message=""), outcome)):
-        contest.next_trial()
-        finish(contest, number, one, tmp_path)
-    [again] = opened(suite, catalog, tmp_path)
-    assert again.waiting_trials == owed
+    suite = load_suite(str(write_suite(trials=3, tuning=PRUNING)))
+    [mine], [theirs] = opened(suite, catalog, tmp_path), opened(suite, catalog, tmp_path)
+    answers: list[Answer] = []
+    mine.begin_trial(1)
+    mine.trial_told(1, epoch(1, 0.9), answers.append)
+    assert (mine.undecided(), answers) == ([1], [])
+    theirs.begin_trial(0)
+    theirs.trial_told(0, epoch(1, 0.5), lambda _: None)
+    finish(theirs, 0, fitted(0.5), tmp_path)
+    assert mine.waiting_trials == [0, 2]
+    assert [trial.number for trial in mine.catch_up()] == [0]
+    assert (mine.waiting_trials, mine.undecided(), answers) == ([2], [], ["prune"])
+    assert mine.study.trials[0].epochs == (epoch(1, 0.5),)
 
 
 def test_trials_owed_are_counted_per_contestant_and_task_and_reading_makes_no_file(
@@ -154,12 +161,12 @@ def test_trials_owed_are_counted_per_contestant_and_task_and_reading_makes_no_fi
 ) -> None:
     suite = load_suite(str(write_suite("tiny", "searching", trials=3)))
     cells = plan_cells(suite, catalog)
-    assert trials_owed(suite, cells, catalog, tmp_path / "empty") == {"tiny/blobs": 3, "searching/blobs": 3}
+    assert trials_owed(suite, cells, catalog, storage(tmp_path / "empty")) == {"tiny/blobs": 3, "searching/blobs": 3}
     assert not (tmp_path / "empty").exists()
     contest, _ = opened(suite, catalog, tmp_path)
-    contest.next_trial()
+    contest.begin_trial(0)
     finish(contest, 0, fitted(0.1), tmp_path)
-    assert trials_owed(suite, cells, catalog, tmp_path) == {"tiny/blobs": 2, "searching/blobs": 3}
+    assert trials_owed(suite, cells, catalog, storage(tmp_path)) == {"tiny/blobs": 2, "searching/blobs": 3}
 
 
 def test_an_option_that_the_contestants_name_pins_is_not_tuned_away(

@@ -40,6 +40,7 @@ def open_run(store: Store, suite: Suite, catalog: Catalog, place: int, **changes
         "parts": cell.identity.parts,
         "chosen": CHOSEN,
         "is_guest": cell.is_guest,
+        "claim": f"cell/{place}",
     }
     return store.open_cell(cell.name, **{**known, **changes})
 
@@ -61,6 +62,7 @@ def test_without_a_store_everything_is_missing(suite: Suite, catalog: Catalog) -
 
 def test_every_state_of_a_cell_is_told_apart(suite: Suite, catalog: Catalog, store: Store) -> None:
     open_run(store, suite, catalog, 0)
+    store.claims.take("cell/0")
     store.interrupt(open_run(store, suite, catalog, 1))
     failure = Failure(kind=FailureKind.OOM, message="too big")
     store.fail_cell(open_run(store, suite, catalog, 2), failure)
@@ -79,7 +81,7 @@ def test_an_edit_undone_finds_its_results_again(suite: Suite, catalog: Catalog) 
     def run(number: int, state: str, identity: str, result_sha256: str) -> StoredCell:
         return StoredCell(
             cell=planned.name, run_id=f"run-{number}", state=state, identity=identity, key="", is_guest=False,
-            contestant=planned.contestant, failure="", started=number, result_sha256=result_sha256,
+            contestant=planned.contestant, failure="", started=number, result_sha256=result_sha256, claim="",
         )  # fmt: skip
 
     as_planned, other = planned.identity.digest, "0" * 64
@@ -95,6 +97,7 @@ def test_an_edit_undone_finds_its_results_again(suite: Suite, catalog: Catalog) 
 
 def test_runs_under_other_overrides_are_not_this_suites(suite: Suite, catalog: Catalog, store: Store) -> None:
     open_run(store, suite, catalog, 0, overrides="budget.epochs=3")
+    store.claims.take("cell/0")
     assert ledger_of(suite, catalog, store).records[0].state == "missing"
     assert ledger_of(suite, catalog, store, overrides=["budget.epochs = 3"]).records[0].state == "running"
 
@@ -109,6 +112,7 @@ def test_a_guest_of_an_earlier_run_stays_in_the_ledger(suite: Suite, catalog: Ca
     whole, cells = select(suite, catalog, models=["tiny[width=4]"])
     assert [str(cell.name) for cell in cells] == ["blobs/tiny[width=4]/blobs/0", "blobs/tiny[width=4]/blobs/1"]
     open_run(store, whole, catalog, 4)
+    store.claims.take("cell/4")
     *_, guest = ledger_of(suite, catalog, store).records
     assert (str(guest.cell), guest.is_guest, guest.state) == ("blobs/tiny[width=4]/blobs/0", True, "running")
 

@@ -68,12 +68,14 @@ def test_a_suggested_command_repeats_what_names_the_same_results() -> None:
 
 def test_the_end_of_a_run_names_failures_and_metrics_that_raised() -> None:
     console = Console(file=io.StringIO(), width=60)
-    summary = Summary(finished=1, failed=2, is_interrupted=False, seconds=3.0)
-    report.print_end(console, summary, "smoke", Path("log"), complaints=["f1: the metric raised ValueError: no"])
+    summary = Summary(finished=1, failed=2, elsewhere=3, is_interrupted=False, is_cut_short=True, seconds=3.0)
+    complaints = ["f1: the metric raised ValueError: no"]
+    report.print_end(console, summary, "smoke", Path("log"), complaints=complaints, failed_before=4)
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().splitlines() == [
         "unscored: f1: the metric raised ValueError: no",
-        "1 cell done, 2 failed (why: whitebench status smoke) in 3 s. Log: log",
+        "1 cell done, 3 by another run, 2 failed (why: whitebench status smoke), 4 failed earlier (once more: "
+        "whitebench retry smoke), given up for its failures (the same command goes on) in 3 s. Log: log",
         "See: whitebench board smoke",
     ]
 

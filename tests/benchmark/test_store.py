@@ -56,6 +56,7 @@ def open_cell(store: Store, suite: str, *, seed: int = 0, overrides: str = "", *
         "parts": PARTS,
         "chosen": CHOSEN,
         "is_guest": False,
+        "claim": f"cell/{suite}/{seed}",
     }
     return store.open_cell(name(suite, seed), **{**known, **changes})
 
@@ -136,7 +137,7 @@ def test_a_reader_never_sees_half_a_result(shared: Store, tmp_path: Path, monkey
             continue
         monkeypatch.undo()
         break
-    assert states == {"running", "interrupted"}
+    assert states == {"interrupted"}  # nobody holds its claim
     assert last > 5
     assert to_json(shared.result(shared.cells(suite, "")[0])) == to_json(result(suite))
 
@@ -205,33 +206,66 @@ def test_nothing_but_finite_numbers_under_names_mlflow_takes_is_logged(shared: S
 
 
 def test_more_points_than_mlflow_takes_at_once_are_all_stored(shared: Store) -> None:
-    study = shared.open_study("long", "tiny", "blobs", overrides="", name="s" * 64)
+    study = shared.open_study("long", "tiny", "blobs", overrides="", name="s" * 64, claim="study/s/")
     epochs = [epoch(number) for number in range(1, 301)]  # 1,500 points
     shared.log_trial(
-        study, number=0, hyperparameters={}, state="complete", epochs=epochs, primary="error", validation=0.5, reason=""
-    )
+        study, number=0, hyperparameters={}, state="complete", epochs=epochs, primary="error", validation=0.5,
+        reason="", claim="trial/s/0",
+    )  # fmt: skip
     [trial] = shared.tracking.runs("long/tuning", {Tag.KIND: "trial"})
     assert len(client(shared).get_metric_history(trial.run_id, "train/loss")) == 300
 
 
 def test_what_a_dead_conductor_left_open_is_closed_whatever_its_overrides(shared: Store) -> None:
     opened = [open_cell(shared, "dead"), open_cell(shared, "dead", overrides="budget.epochs=3")]
-    study = shared.open_study("dead", "tiny", "blobs", overrides="", name="d" * 64)
+    study = shared.open_study("dead", "tiny", "blobs", overrides="", name="d" * 64, claim="study/d/")
     elsewhere = open_cell(shared, "alive")
-    shared.close_abandoned("dead")
+    shared.close_orphans("dead")
     statuses = [client(shared).get_run(run_id).info.status for run_id in (*opened, study, elsewhere)]
     assert statuses == ["KILLED", "KILLED", "KILLED", "RUNNING"]
     assert [one.state for one in shared.cells("dead", "")] == ["interrupted"]
 
 
+def test_what_a_living_conductor_has_open_is_left_to_it(shared: Store) -> None:
+    cell = open_cell(shared, "living", claim="cell/living")
+    study = shared.open_study("living", "tiny", "blobs", overrides="", name="v" * 64, claim="study/v/")
+    assert [one.state for one in shared.cells("living", "")] == ["interrupted"]
+    for claim in ("cell/living", "study/v/somebody"):
+        shared.claims.take(claim)
+    shared.close_orphans("living")
+    shared.leave_study(study)
+    assert {client(shared).get_run(run_id).info.status for run_id in (cell, study)} == {"RUNNING"}
+    assert [one.state for one in shared.cells("living", "")] == ["running"]
+    shared.claims.close()
+    shared.leave_study(study)
+    assert client(shared).get_run(study).info.status == "KILLED"
+
+
+def test_a_trial_that_was_half_stored_is_taken_off_unless_its_owner_lives(shared: Store) -> None:
+    study = shared.open_study("half", "tiny", "blobs", overrides="", name="f" * 64, claim="study/f/")
+    known: dict[str, Any] = {
+        "hyperparameters": {}, "state": "complete", "epochs": [], "primary": "error", "validation": 0.5, "reason": "",
+    }  # fmt: skip
+    for number in (0, 1):
+        shared.log_trial(study, number=number, claim=f"trial/f/{number}", **known)
+    half = next(run for run in shared.tracking.runs("half/tuning", {Tag.NUMBER: "1"}))
+    shared.tracking.tag(half.run_id, {Tag.STATE: "running"})
+    shared.claims.take("trial/f/1")
+    assert shared.logged_trials(study) == {0}
+    assert len(shared.tracking.runs("half/tuning", {Tag.KIND: "trial"})) == 2
+    shared.claims.close()
+    assert shared.logged_trials(study) == {0}
+    assert len(shared.tracking.runs("half/tuning", {Tag.KIND: "trial"})) == 1
+
+
 def test_the_trials_of_all_lives_of_a_study_stand_under_one_run(shared: Store) -> None:
     def study() -> str:
-        return shared.open_study("lives", "tiny", "blobs", overrides="", name="l" * 64)
+        return shared.open_study("lives", "tiny", "blobs", overrides="", name="l" * 64, claim="study/l/")
 
     def log(run_id: str, number: int) -> None:
         shared.log_trial(
             run_id, number=number, hyperparameters={"learning_rate": 0.1}, state="failed", epochs=[], primary="error",
-            validation=None, reason="oom: too big",
+            validation=None, reason="oom: too big", claim=f"trial/l/{number}",
         )  # fmt: skip
 
     first = study()
@@ -252,20 +286,20 @@ def test_the_trials_of_all_lives_of_a_study_stand_under_one_run(shared: Store) -
 
 
 def test_a_study_shows_what_each_of_its_trials_came_to(shared: Store) -> None:
-    study = shared.open_study("history", "tiny", "blobs", overrides="", name="h" * 64)
+    study = shared.open_study("history", "tiny", "blobs", overrides="", name="h" * 64, claim="study/h/")
     for number, validation in ((1, 0.25), (0, 0.5), (2, None)):
         shared.log_trial(
             study, number=number, hyperparameters={"learning_rate": 0.1}, state="complete" if validation else "pruned",
-            epochs=[epoch(1)], primary="error", validation=validation, reason="",
+            epochs=[epoch(1)], primary="error", validation=validation, reason="", claim="",
         )  # fmt: skip
     points = client(shared).get_metric_history(study, "trials/error")
     assert sorted((point.step, point.value) for point in points) == [(0, 0.5), (1, 0.25)]
 
 
 def test_a_study_that_had_no_choice_gets_a_new_run(shared: Store) -> None:
-    first = shared.open_study("again", "tiny", "blobs", overrides="", name="a" * 64)
+    first = shared.open_study("again", "tiny", "blobs", overrides="", name="a" * 64, claim="study/a/")
     shared.close_study(first, None)
-    assert shared.open_study("again", "tiny", "blobs", overrides="", name="a" * 64) != first
+    assert shared.open_study("again", "tiny", "blobs", overrides="", name="a" * 64, claim="study/a/") != first
 
 
 def test_overrides_with_quotes_are_kept_apart_like_any_other(shared: Store) -> None:
@@ -324,7 +358,7 @@ def test_a_new_store_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
 def test_a_file_that_is_no_database_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "notes.db").write_text("these are my notes\n" * 100, encoding="utf-8")
     with pytest.raises(
-        StoreError, match=r"the store sqlite:////.*notes\.db could not be used: .*file is not a database$"
+        StoreError, match=r"the store /.*notes\.db is no SQLite database: name another file with --store$"
     ):
         Store(f"sqlite:///{tmp_path}/notes.db")
 

@@ -21,9 +21,13 @@ SEARCH: dict[str, Space] = {
 }
 
 
+def storage(folder: Path) -> Storage:
+    return Storage.of_store(f"sqlite:///{folder}/whitebench.db")
+
+
 def study(folder: Path, *, name: str = "s", direction: Direction = "higher", allowed: int = 4, **tuning: Any) -> Study:
     return Study(
-        Storage.in_folder(folder),
+        storage(folder),
         name,
         search=SEARCH,
         stated={"rate": 0.01, "decay": 0.5},
@@ -59,7 +63,7 @@ def test_reading_a_study_makes_no_study(tmp_path: Path) -> None:
     other = study(tmp_path, name="other")
     other.record(trial(other, 0, 0.5))
     assert study(tmp_path).owed == [0, 1, 2, 3]
-    assert Storage.in_folder(tmp_path).find("s") is None
+    assert storage(tmp_path).find("s") is None
 
 
 @pytest.mark.parametrize("sampler", ["quasi-random", "tpe"])

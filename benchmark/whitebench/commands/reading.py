@@ -75,17 +75,18 @@ def plan(
 ) -> None:
     """Show what `run` would do: cells to do, done, stale and why, failed; trials owed."""
     from whitebench import report
-    from whitebench.address import exists, home_of, resolve_uri
+    from whitebench.address import exists, resolve_uri
     from whitebench.contest import trials_owed
     from whitebench.ledger import ledger_of
     from whitebench.store import Store
+    from whitebench.tuning import Storage
 
     catalog, whole, selected = select_cells(suite, plugins, overrides, models=models, tasks=tasks, seeds=seeds)
     uri = resolve_uri(store)
     ledger = ledger_of(whole, catalog, Store(uri) if exists(uri) else None, overrides=overrides, uri=uri)
     finished = {record.cell for record in ledger.records if record.state == "finished"}
     cells = [cell for cell in selected if cell.name not in finished]
-    owed = trials_owed(whole, cells, catalog, home_of(uri))
+    owed = trials_owed(whole, cells, catalog, Storage.of_store(uri))
     if as_json:
         print_json({**report.status_values(ledger), "to_do": len(cells), "trials_owed": owed})
         return

@@ -1,17 +1,22 @@
-"""The command that does the work of a suite."""
+"""The commands that do the work of a suite."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from whitebench.commands.selection import select_cells
 from whitebench.commands.terminal import open_console
-from whitebench.options import selection_options, suite_options
+from whitebench.options import selection_options, suite_options, work_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from whitebench.store import Store
 
 FAILED, INTERRUPTED = 1, 130
 """Exit codes: some cells failed; stopped by Ctrl-C or a signal."""
@@ -23,14 +28,34 @@ FAILED, INTERRUPTED = 1, 130
 )
 @suite_options
 @selection_options
-@click.option(
-    "--parallel",
-    type=click.IntRange(min=1),
-    help="Fits at a time.  [default: as many as cores allow at the suite's threads per fit]",
+@work_options
+def run(suite: str, **options: Any) -> int:
+    """Run the cells of SUITE that are not done; the same command again goes on where it stopped.
+
+    Given several times at once, the runs share the work. Cells that failed are left alone: see `retry`.
+
+    Exits with 0 when all went well, 1 when cells failed, 2 on wrong use or when the store cannot be used,
+    130 when interrupted.
+    """
+    return _work(suite, retry=False, **options)
+
+
+@click.command(
+    short_help="Run the failed cells of a suite once more.",
+    epilog="\b\nExample:\n  whitebench retry smoke -m crate",
 )
-def run(
+@suite_options
+@selection_options
+@work_options
+def retry(suite: str, **options: Any) -> int:
+    """Run the cells of SUITE that failed once more; a study of which every trial failed begins anew."""
+    return _work(suite, retry=True, **options)
+
+
+def _work(
     suite: str,
     *,
+    retry: bool,
     plugins: Sequence[Path],
     overrides: Sequence[str],
     store: str | None,
@@ -38,11 +63,8 @@ def run(
     tasks: Sequence[str],
     seeds: str | None,
     parallel: int | None,
+    max_failures: int | None,
 ) -> int:
-    """Run the cells of SUITE that are not done; the same command again goes on where it stopped.
-
-    Exits with 0 when all went well, 1 when cells failed, 2 on wrong use, 130 when interrupted.
-    """
     from whitebench import report
     from whitebench.address import home_of, resolve_uri
     from whitebench.ledger import ledger_of
@@ -61,46 +83,58 @@ def run(
     launcher = Launcher(threads=whole.budget.threads)
     from whitebench.conductor import Conductor
     from whitebench.events import CellFinished
-    from whitebench.lock import only_one
     from whitebench.progress import Progress
     from whitebench.screen import watch
     from whitebench.store import Store
 
-    with only_one(whole.name, home):
-        if overrides:
-            console.print(f"Overridden: {', '.join(overrides)}. Results are kept apart from those of {whole.name}.")
-        opened = Store(uri)
-        ledger = ledger_of(whole, catalog, opened, overrides=overrides, uri=uri, source=suite)
-        progress = Progress(
-            trials=whole.budget.trials, epochs=whole.budget.epochs, parallel=at_a_time, direction=ledger.direction
-        )
-        complaints: dict[str, None] = {}
-        with watch(progress, console, primary=whole.primary, heading=report.heading(ledger)) as screen:
+    if overrides:
+        console.print(f"Overridden: {', '.join(overrides)}. Results are kept apart from those of {whole.name}.")
+    opened = Store(uri)
+    _deliver(console, opened, home)
+    ledger = ledger_of(whole, catalog, opened, overrides=overrides, uri=uri, source=suite)
+    selected = {cell.name for cell in cells}
+    failed_before = sum(record.state == "failed" and record.cell in selected for record in ledger.records)
+    progress = Progress(
+        trials=whole.budget.trials, epochs=whole.budget.epochs, parallel=at_a_time, direction=ledger.direction
+    )
+    complaints: dict[str, None] = {}
+    with watch(progress, console, primary=whole.primary, heading=report.heading(ledger)) as screen:
 
-            def tell(event: Any) -> None:
-                logging.getLogger("whitebench").info("%s", event)
-                screen.hear(event)
-                if isinstance(event, CellFinished):
-                    complaints.update(dict.fromkeys(event.complaints))
-                for complaint in catalog.tell(event):
-                    logging.getLogger("whitebench").warning(complaint)
+        def tell(event: Any) -> None:
+            logging.getLogger("whitebench").info("%s", event)
+            screen.hear(event)
+            if isinstance(event, CellFinished):
+                complaints.update(dict.fromkeys(event.complaints))
+            for complaint in catalog.tell(event):
+                logging.getLogger("whitebench").warning(complaint)
 
-            summary = Conductor(
-                suite=whole,
-                catalog=catalog,
-                store=opened,
-                launcher=launcher,
-                home=home,
-                plugins=plugins,
-                overrides=overrides,
-                parallel=at_a_time,
-                tell=tell,
-            ).run(ledger, cells)
+        summary = Conductor(
+            suite=whole,
+            catalog=catalog,
+            store=opened,
+            launcher=launcher,
+            home=home,
+            plugins=plugins,
+            overrides=overrides,
+            parallel=at_a_time,
+            tell=tell,
+            max_failures=max_failures,
+        ).run(ledger, cells, retry=retry)
     again = report.options_again(suite, plugins=plugins, overrides=overrides, store=_typed("store", store))
-    report.print_end(console, summary, again, log, complaints=list(complaints))
+    left = 0 if retry else failed_before
+    report.print_end(console, summary, again, log, complaints=list(complaints), failed_before=left)
     if summary.is_interrupted:
         return INTERRUPTED
-    return FAILED if summary.failed else 0
+    return FAILED if summary.failed or left else 0
+
+
+def _deliver(console: Console, store: Store, home: Path) -> None:
+    """Store what earlier runs could not."""
+    from whitebench import report
+    from whitebench.spool import Spool, deliver
+
+    for delivery in deliver(Spool(home), store):
+        report.print_lines(console, [f"{delivery.cell}: its result had waited for the store and is in it now"])
 
 
 def _typed(name: str, value: str | None) -> str | None:

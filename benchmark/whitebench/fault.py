@@ -1,0 +1,97 @@
+"""What is wrong with a database, a server or a disk: said in one sentence, and whether waiting may help."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+from whitebench.errors import BusyStoreError, StoreError
+
+VENDORS = ("mlflow", "optuna", "psycopg", "psycopg2", "requests", "sqlalchemy", "sqlite3", "urllib3")
+"""The libraries whose exceptions are a store's."""
+
+LONGEST_PAUSE = 5.0
+"""Seconds between two tries at most."""
+
+_log = logging.getLogger(__name__)
+
+_BUSY = {
+    r"database (table )?is locked": "it is locked by another process",
+    r"connection refused|could not connect|connection to server|connection reset|server closed the connection|"
+    r"max retries exceeded|timed out|temporary failure in name resolution|name or service not known|"
+    r"terminating connection|the database system is (starting up|shutting down)": "it does not answer",
+    r"error code (429|502|503|504)|too many (connections|clients)": "it is overloaded",
+}
+_LASTING = {
+    r"no space left|disk is full|disk quota exceeded|disk full": "the disk is full: free some space",
+    r"readonly database|read-only file system|permission denied|unable to open database file": "it cannot be written: "
+    "see who owns its file and folder, and whether their file system is mounted read-only",
+    r"authentication failed|access denied|no password supplied": "it does not let us in: see user and password in its "
+    "address",
+    r"malformed|not a database|disk i/o error": "its file is damaged or was taken away: try `sqlite3 FILE .recover`, "
+    "or use another --store",
+}
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+@contextmanager
+def said_plainly(place: str) -> Iterator[None]:
+    """Turn what libraries and the system raise about the store at `place` into StoreError.
+
+    Raises:
+        BusyStoreError: waiting may help.
+        StoreError: it will not.
+    """
+    try:
+        yield
+    except (StoreError, ImportError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in VENDORS:
+            raise explain(error, place) from error
+        raise
+
+
+def explain(error: BaseException, place: str) -> StoreError:
+    """Return what an exception means for the store at `place`, with what to do."""
+    said = " ".join(str(error).split()).partition(" [SQL:")[0][:300]
+    words = f"{said} {error.__cause__ or ''}".lower()
+    for pattern, meaning in _BUSY.items():
+        if re.search(pattern, words):
+            return BusyStoreError(f"the store {place} could not be used: {meaning} ({said})")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        words += " no space left"
+    for pattern, meaning in _LASTING.items():
+        if re.search(pattern, words):
+            return StoreError(f"the store {place} could not be used: {meaning} ({said})")
+    return StoreError(f"the store {place} could not be used: {said}")
+
+
+def patient(method: Method) -> Method:
+    """Let a method say plainly what is wrong with the store, and try it again while the store is busy.
+
+    The object it belongs to has a `place`, how people call its store, and a `patience` in seconds.
+    """
+
+    @functools.wraps(method)
+    def wrapped(self: Any, *arguments: Any, **options: Any) -> Any:
+        deadline, pause = time.monotonic() + self.patience, 0.1
+        while True:
+            try:
+                with said_plainly(self.place):
+                    return method(self, *arguments, **options)
+            except BusyStoreError as error:
+                if time.monotonic() + pause > deadline:
+                    raise
+                _log.warning("%s; trying again in %.1f s", error, pause)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    return cast("Method", wrapped)
