@@ -20,10 +20,21 @@ def type_in(tmp_path: Path) -> Type:
     """Return a function that runs a command in an empty folder and returns what it printed and its exit code."""
 
     def run(
-        *command: str, env: Mapping[str, str] | None = None, cwd: Path = tmp_path, timeout: float = 240
+        *command: str,
+        env: Mapping[str, str] | None = None,
+        cwd: Path = tmp_path,
+        timeout: float = 240,
+        said: str = "",
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=cwd, env=person(env or {}), capture_output=True, text=True, timeout=timeout, check=False
+            command,
+            cwd=cwd,
+            env=person(env or {}),
+            input=said,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
 
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bdb
 import contextlib
 import errno
 import faulthandler
@@ -14,6 +15,7 @@ import sys
 import sysconfig
 import threading
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,30 @@ def _outcome(plan: FitPlan, channel: Connection[Any, Any]) -> Outcome:
             traceback=traceback.format_exc(),
             log=str(plan.folder / LOG),
         )
+
+
+def outcome_here(plan: FitPlan, hear: Callable[[Message], Answer]) -> Outcome:
+    """Run a fit in the process that asks for it, and return how it ended; only who debugs it may stop it.
+
+    Raises:
+        KeyboardInterrupt: it was stopped, by Ctrl-C or from a debugger.
+    """
+    try:
+        return _run(plan, hear)
+    except BaseException as error:
+        if _is_stopped(error):
+            raise KeyboardInterrupt from error
+        traceback.print_exc()
+        return Failure(kind=kind_of(error), message=_message(error), traceback=traceback.format_exc())
+
+
+def _is_stopped(error: BaseException | None) -> bool:
+    """Return whether an exception comes of Ctrl-C (which Lightning makes a SystemExit of) or of leaving a debugger."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt | bdb.BdbQuit):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _run(plan: FitPlan, hear: Any) -> Fitted | Pruned:

@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from whitebench.events import (
     TrialEnded,
 )
 from whitebench.fit import LOG, AskTest, FitPlan, Fitted, Message, Outcome, Pruned
+from whitebench.here import FitHere, Here
 from whitebench.identity import CellName
 from whitebench.interruption import Interruption
 from whitebench.launch import Launcher, RunningFit
@@ -40,6 +42,8 @@ from whitebench.tuning import Storage
 _log = logging.getLogger(__name__)
 
 Tell = Callable[[Event], None]
+
+Fit = RunningFit | FitHere
 
 EPOCH_GRACE = 20.0
 """Seconds in which fits may end their epoch, and so leave a checkpoint of it, when the conductor is told to end."""
@@ -79,7 +83,7 @@ class Conductor:
         suite: Suite,
         catalog: Catalog,
         store: Store,
-        launcher: Launcher,
+        launcher: Launcher | Here,
         home: Path,
         plugins: Sequence[Path],
         overrides: Sequence[str],
@@ -93,7 +97,7 @@ class Conductor:
         self.logbook = Logbook(store, suite, self.overrides)
         self.storage = Storage.of_store(store.tracking.uri)
         self.spool = Spool(home)
-        self.fits: dict[RunningFit, TrialWork | _CellFit] = {}
+        self.fits: dict[Fit, TrialWork | _CellFit] = {}
         self.roster: Roster | None = None
         self.finished = self.failed = 0
 
@@ -112,7 +116,7 @@ class Conductor:
                 self._work_through(self.roster, interruption)
             except KeyboardInterrupt:
                 is_interrupted = True
-                if interruption.is_gentle:
+                if interruption.is_gentle and isinstance(self.launcher, Launcher):
                     self._end_epochs()
             finally:
                 self._stop_everything()
@@ -184,9 +188,9 @@ class Conductor:
             with interruption.welcome():
                 ready = self.launcher.wait(list(self.fits), POLL)
             for fit in ready:
-                if (said := fit.receive()) is not None:
-                    self._heard(fit, said)
-            for fit in [fit for fit in self.fits if fit.is_overdue]:
+                with interruption.welcome() if isinstance(fit, FitHere) else nullcontext():
+                    fit.attend(self._heard, roster.catch_up)
+            for fit in [fit for fit in self.fits if isinstance(fit, RunningFit) and fit.is_overdue]:
                 self._ended(fit, fit.timed_out())
             roster.catch_up()
 
@@ -224,7 +228,7 @@ class Conductor:
             run_id = self.logbook.open_cell(work.cell, contest.chosen, work.claim)
             self.fits[fit] = _CellFit(work=work, chosen=contest.chosen, run_id=run_id)
 
-    def _launch(self, plan: FitPlan) -> RunningFit:
+    def _launch(self, plan: FitPlan) -> Fit:
         fit = self.launcher.start(plan)
         self.tell(FitStarted(fit=plan.name, purpose=plan.purpose, pid=fit.pid))
         return fit
@@ -240,7 +244,7 @@ class Conductor:
         if contest.study.allowed:
             self.logbook.choose(contest)
 
-    def _heard(self, fit: RunningFit, said: Message | Outcome) -> None:
+    def _heard(self, fit: Fit, said: Message | Outcome) -> None:
         work = self.fits[fit]
         match said:
             case EpochEnded() if isinstance(work, TrialWork):
@@ -260,7 +264,7 @@ class Conductor:
             case Fitted() | Pruned() | Failure():
                 self._ended(fit, said)
 
-    def _ended(self, fit: RunningFit, outcome: Outcome) -> None:
+    def _ended(self, fit: Fit, outcome: Outcome) -> None:
         seconds = fit.seconds
         fit.end()
         work = self.fits.pop(fit)
@@ -374,13 +378,14 @@ class Conductor:
         deadline = time.monotonic() + EPOCH_GRACE
         while self.fits and (left := deadline - time.monotonic()) > 0:
             for fit in self.launcher.wait(list(self.fits), left):
-                said = fit.receive()
-                if said is not None:
-                    self._heard(fit, said)
-                if isinstance(said, EpochEnded):  # its checkpoint was written before it was told
-                    self._drop(fit)
+                fit.attend(self._heard_last, lambda: None)
 
-    def _drop(self, fit: RunningFit) -> None:
+    def _heard_last(self, fit: Fit, said: Message | Outcome) -> None:
+        self._heard(fit, said)
+        if isinstance(said, EpochEnded):  # its checkpoint was written before it was told
+            self._drop(fit)
+
+    def _drop(self, fit: Fit) -> None:
         fit.end()
         self.fits.pop(fit)
 

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.forkserver import ensure_running
 from typing import Any
@@ -89,6 +89,11 @@ class RunningFit:
             return self._death()
         return None if is_alive else self._death()
 
+    def attend(self, heard: Callable[[RunningFit, Message | Outcome], None], _idle: Callable[[], None]) -> None:
+        """Tell `heard` what the fit has to say, if it has something."""
+        if (said := self.receive()) is not None:
+            heard(self, said)
+
     def answer(self, answer: Answer) -> None:
         """Answer what the fit said last."""
         if self._asked is not None:
@@ -160,7 +165,7 @@ class Launcher:
         self._fits.add(fit)
         return fit
 
-    def wait(self, fits: Sequence[RunningFit], seconds: float) -> list[RunningFit]:
+    def wait(self, fits: Sequence[Any], seconds: float) -> Sequence[Any]:
         """Return those of `fits` that have something to say or have ended, after at most `seconds`."""
         return wait_for(fits, seconds)
 

@@ -51,6 +51,13 @@ _MAX_FAILURES = click.option(
 )
 
 
+_IN_PROCESS = click.option(
+    "--in-process",
+    is_flag=True,
+    help="Train the one cell that is selected in this very process, so that breakpoint() works in it.",
+)
+
+
 def plugin_options(command: Command) -> Command:
     """Add `--plugin`."""
     return _PLUGIN(command)
@@ -76,8 +83,8 @@ def selection_options(command: Command) -> Command:
 
 
 def work_options(command: Command) -> Command:
-    """Add the options of the commands that train: `--parallel` and `--max-failures`."""
-    for decorate in (_MAX_FAILURES, _PARALLEL):
+    """Add the options of the commands that train: `--parallel`, `--max-failures`, `--in-process`."""
+    for decorate in (_IN_PROCESS, _MAX_FAILURES, _PARALLEL):
         command = decorate(command)
     return command
 

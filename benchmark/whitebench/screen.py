@@ -32,9 +32,11 @@ OTHER_COLUMNS = 58
 
 
 @contextmanager
-def watch(progress: Progress, console: Console, *, primary: str, heading: str) -> Iterator[Screen]:
-    """Show `progress` on `console` while the body runs."""
-    if console.is_terminal:
+def watch(
+    progress: Progress, console: Console, *, primary: str, heading: str, is_live: bool = True
+) -> Iterator[Screen]:
+    """Show `progress` on `console` while the body runs: live on a terminal, unless that is wanted for itself."""
+    if console.is_terminal and is_live:
         screen = Screen(progress, console, primary=primary, heading=heading)
         with Live(
             console=console,

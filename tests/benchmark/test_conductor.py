@@ -617,7 +617,8 @@ def test_four_conductors_two_of_them_killed_do_each_trial_and_each_cell_once(
     suite = write_suite("tiny", "searching", seeds=4, trials=4)
     with ExitStack() as stack:
         runs = [stack.enter_context(typed(suite, "--parallel", "1")) for _ in range(4)]
-        stack.callback(lambda: [run.kill() for run in runs])
+        for run in runs:
+            stack.callback(run.kill)
         for victim, sign in zip(runs, ("complete", "started (process"), strict=False):
             read_until(victim, sign)  # one is killed amid its trials, the other amid a cell
             victim.kill()

@@ -11,11 +11,13 @@ import click
 
 from whitebench.commands.selection import select_cells
 from whitebench.commands.terminal import open_console
+from whitebench.errors import WhitebenchError
 from whitebench.options import selection_options, suite_options, work_options
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from whitebench.ledger import PlannedCell
     from whitebench.store import Store
 
 FAILED, INTERRUPTED = 1, 130
@@ -64,6 +66,7 @@ def _work(
     seeds: str | None,
     parallel: int | None,
     max_failures: int | None,
+    in_process: bool,
 ) -> int:
     from whitebench import report
     from whitebench.address import home_of, resolve_uri
@@ -71,16 +74,19 @@ def _work(
     from whitebench.provenance import usable_cores
 
     catalog, whole, cells = select_cells(suite, plugins, overrides, models=models, tasks=tasks, seeds=seeds)
+    if in_process:
+        _need_one(cells)
     uri = resolve_uri(store)
-    at_a_time = parallel or max(1, usable_cores() // whole.budget.threads)
+    at_a_time = 1 if in_process else parallel or max(1, usable_cores() // whole.budget.threads)
     home = home_of(uri)
     log = _log_to(home, whole.name)
     console = open_console()
     if console.is_terminal:
         console.print("Starting: loading torch, Lightning and MLflow …", style="dim", highlight=False)
+    from whitebench.here import Here
     from whitebench.launch import Launcher  # its server loads torch while MLflow is imported here
 
-    launcher = Launcher(threads=whole.budget.threads)
+    launcher = Here() if in_process else Launcher(threads=whole.budget.threads)
     from whitebench.conductor import Conductor
     from whitebench.events import CellFinished
     from whitebench.progress import Progress
@@ -98,7 +104,8 @@ def _work(
         trials=whole.budget.trials, epochs=whole.budget.epochs, parallel=at_a_time, direction=ledger.direction
     )
     complaints: dict[str, None] = {}
-    with watch(progress, console, primary=whole.primary, heading=report.heading(ledger)) as screen:
+    heading = report.heading(ledger)
+    with watch(progress, console, primary=whole.primary, heading=heading, is_live=not in_process) as screen:
 
         def tell(event: Any) -> None:
             logging.getLogger("whitebench").info("%s", event)
@@ -126,6 +133,15 @@ def _work(
     if summary.is_interrupted:
         return INTERRUPTED
     return FAILED if summary.failed or left else 0
+
+
+def _need_one(cells: Sequence[PlannedCell]) -> None:
+    if len(cells) != 1:
+        one = cells[0].name
+        raise WhitebenchError(
+            f"--in-process trains one cell, and this selects {len(cells)}: narrow it, "
+            f"as in -m {one.contestant} -t {one.task} --seeds {one.seed}-{one.seed}"
+        )
 
 
 def _deliver(console: Console, store: Store, home: Path) -> None:

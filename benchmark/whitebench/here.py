@@ -1,0 +1,80 @@
+"""Fits in the conductor's own process, for one cell and a debugger: nothing is isolated, and nothing ended by force."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from whitebench.child import outcome_here
+from whitebench.fit import Answer, FitPlan, Fitted, Message, Outcome
+from whitebench.result import Score
+
+MEASURED = ("samples/s", "bytes", "s")
+"""Units of the costs that say nothing where a debugger may wait, and where the conductor's own memory counts."""
+
+
+class FitHere:
+    """A fit that runs while it is attended to."""
+
+    def __init__(self, plan: FitPlan) -> None:
+        self.plan, self.pid = plan, os.getpid()
+        self._started = time.monotonic()
+        self._answers: list[Answer] = []
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it was started."""
+        return time.monotonic() - self._started
+
+    def attend(self, heard: Callable[[FitHere, Message | Outcome], None], idle: Callable[[], None]) -> None:
+        """Run it from its beginning to its end, telling `heard` all it says; `idle` while an answer is owed."""
+
+        def hear(message: Message) -> Answer:
+            heard(self, message)
+            while not self._answers:
+                idle()
+                time.sleep(0.05)
+            return self._answers.pop()
+
+        heard(self, _without_measurements(outcome_here(self.plan, hear)))
+
+    def answer(self, answer: Answer) -> None:
+        """Answer what the fit said last."""
+        self._answers.append(answer)
+
+    def end(self) -> None:
+        """Nothing is left to end: it has run, or an exception is on its way out of it."""
+
+
+class Here:
+    """Stands in for a launcher: what it starts runs in this process."""
+
+    def warm(self) -> None:
+        """Nothing is to be loaded beforehand."""
+
+    def start(self, plan: FitPlan) -> FitHere:
+        """Start a fit."""
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        return FitHere(plan)
+
+    def wait(self, fits: Sequence[Any], seconds: float) -> Sequence[Any]:
+        """Return `fits`, which are always ready to be attended to."""
+        if not fits:
+            time.sleep(seconds)
+        return fits
+
+    def close(self) -> None:
+        """Nothing is left to end."""
+
+
+def _without_measurements(outcome: Outcome) -> Outcome:
+    if not isinstance(outcome, Fitted):
+        return outcome
+    return replace(outcome, costs=[_unscored(one) if one.unit in MEASURED else one for one in outcome.costs])
+
+
+def _unscored(cost: Score) -> Score:
+    return replace(cost, value=None, unscored="not measured with --in-process, where a debugger may have waited")
