@@ -5,12 +5,24 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+from whitebench.wording import listed, plain, shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+LONGEST_NAME = 200
+"""Characters: what is longer is no misspelt name."""
+
+
 class WhitebenchError(ValueError):
-    """A mistake that its maker can mend; the command line prints its text and exits with 2."""
+    """A mistake that its maker can mend; the command line prints its text and exits with 2.
+
+    Its text may quote what a stranger wrote, so it is always one line of bounded length without control characters.
+    """
+
+    def __str__(self) -> str:
+        return plain(super().__str__())
 
 
 class UnknownNameError(WhitebenchError):
@@ -18,8 +30,7 @@ class UnknownNameError(WhitebenchError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(set(known))
-        listing = ", ".join(known) if known else "none"
-        super().__init__(f"unknown {kind} {name!r}{near_misses(name, known)} (known: {listing})")
+        super().__init__(f"unknown {kind} {shown(name)}{near_misses(name, known)} (known: {listed(known)})")
 
 
 class DuplicateNameError(WhitebenchError):
@@ -72,6 +83,8 @@ class MetricError(RuntimeError):
 
 def near_misses(name: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x' or 'y'?` for the known names closest to `name`, case aside, or nothing."""
+    if len(name) > LONGEST_NAME:
+        return ""
     by_folded = {one.casefold(): one for one in known}
     close = [by_folded[one] for one in difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)]
     return f", did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

@@ -15,6 +15,7 @@ from whitebench.errors import WhitebenchError
 from whitebench.names import configure, parse_name
 from whitebench.source import Source, source_of, versions_of
 from whitebench.suite import Contestant, Suite
+from whitebench.wording import shown
 
 RULES_VERSION = 1
 """Raised whenever the harness itself changes what a cell's numbers would be."""
@@ -39,15 +40,17 @@ class CellName:
         return f"{self.suite}/{self.contestant}/{self.task}/{self.seed}"
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read a name.
+    def parse(cls, text: str, *, typed: str | None = None) -> Self:
+        """Read a name; an error shows what was `typed`, where that is not `text`.
 
         Raises:
             WhitebenchError: `text` is not `SUITE/CONTESTANT/TASK/SEED`.
         """
-        found = re.fullmatch(r"(?P<suite>[^/]+)/(?P<contestant>[^/]+)/(?P<task>[^/]+)/(?P<seed>\d+)", text)
+        found = re.fullmatch(r"(?P<suite>[^/]+)/(?P<contestant>[^/]+)/(?P<task>[^/]+)/(?P<seed>[0-9]{1,10})", text)
         if not found:
-            raise WhitebenchError(f"{text!r} is no cell: write SUITE/CONTESTANT/TASK/SEED, as in smoke/vit/digits/0")
+            raise WhitebenchError(
+                f"{shown(typed or text, 120)} is no cell: write SUITE/CONTESTANT/TASK/SEED, as in smoke/vit/digits/0"
+            )
         return cls(suite=found["suite"], contestant=found["contestant"], task=found["task"], seed=int(found["seed"]))
 
 

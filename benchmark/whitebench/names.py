@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from whitebench.errors import OptionError, near_misses
+from whitebench.wording import is_plain, listed, plain, said, shown
+
+LONGEST = 1_000
+"""Characters of a name with its options."""
 
 
 def parse_name(text: str) -> tuple[str, dict[str, str]]:
@@ -17,16 +21,18 @@ def parse_name(text: str) -> tuple[str, dict[str, str]]:
     Raises:
         OptionError: the text is not of that form, or gives an option twice.
     """
+    if len(text) > LONGEST or not is_plain(text):
+        raise OptionError(f"{shown(text)} is not a name: up to {LONGEST:,} characters, every one to be seen")
     found = re.fullmatch(r"(?P<name>[^\[\]\s]+)(?:\[(?P<options>[^\[\]]+)\])?", text.strip())
     if not found:
-        raise OptionError(f"{text!r} is not a name: write name or name[option=value,option=value]")
+        raise OptionError(f"{shown(text)} is not a name: write name or name[option=value,option=value]")
     options: dict[str, str] = {}
     for part in found["options"].split(",") if found["options"] else ():
         key, equals, value = (side.strip() for side in part.partition("="))
         if not (equals and key and value):
-            raise OptionError(f"{text!r}: {part.strip()!r} is not option=value")
+            raise OptionError(f"{shown(text)}: {shown(part.strip())} is not option=value, as in vit[dim=64]")
         if key in options:
-            raise OptionError(f"{text!r}: option {key!r} is given twice")
+            raise OptionError(f"{shown(text)}: option {shown(key)} is given twice: leave one out")
         options[key] = value
     return found["name"], options
 
@@ -44,20 +50,23 @@ def configure(owner: str, config: type, options: Mapping[str, object]) -> Any:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    fields = [field.name for field in dataclasses.fields(config) if field.init]
-    for key in options:
+    fields = {field.name: field.type for field in dataclasses.fields(config) if field.init}
+    for key, given in options.items():
         if key not in fields:
-            known = ", ".join(fields) or "none"
-            raise OptionError(f"{owner}: unknown option {key!r}{near_misses(key, fields)} (options: {known})")
+            near = near_misses(key, fields)
+            raise OptionError(f"{owner}: unknown option {shown(key)}{near} (options: {listed(fields)})")
+        if fields[key] in (int, "int") and re.fullmatch(r"[+-]?[0-9_]{20,}", str(given).strip()):
+            raise OptionError(f"{owner}: option {key}={plain(str(given), 60)}: must be below 2^63")
     try:
         configured: Any = TypeAdapter(config).validate_python(dict(options))
     except ValidationError as error:
         raise OptionError(f"{owner}: {'; '.join(_fault(fault) for fault in error.errors())}") from error
     except Exception as error:  # a stranger's __post_init__, or an annotation that nobody can resolve
-        raise OptionError(f"{owner}: its config raised {type(error).__name__}: {error}") from error
-    for key in options:
-        if isinstance(value := getattr(configured, key), float) and not math.isfinite(value):
-            raise OptionError(f"{owner}: option {key}={options[key]}: must be a finite number")
+        raise OptionError(f"{owner}: its config raised {said(error)}") from error
+    for key, given in options.items():
+        value = getattr(configured, key)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise OptionError(f"{owner}: option {key}={plain(str(given), 60)}: must be a finite number")
     return configured
 
 
@@ -66,5 +75,6 @@ def _fault(fault: Any) -> str:
     if not option:  # raised by the config's __post_init__, for people
         return str(fault["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = str(fault["msg"])
-    said = message[0].lower() + message[1:]
-    return f"option {option}: missing" if fault["type"] == "missing" else f"option {option}={fault['input']}: {said}"
+    words = message[0].lower() + message[1:]
+    given = plain(str(fault["input"]), 60)
+    return f"option {option}: missing" if fault["type"] == "missing" else f"option {option}={given}: {words}"

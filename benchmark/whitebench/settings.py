@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from whitebench.errors import SuiteError, near_misses
+from whitebench.errors import SuiteError, WhitebenchError, near_misses
+from whitebench.wording import is_plain, plain, shown
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """For `__pydantic_config__`: an unknown key is refused, and so is a text or a boolean where a number belongs."""
 
+MOST_LEVELS = 12
+MOST_VALUES = 10_000
+"""In one list or table."""
+MOST_TEXT = 1_000
+"""Characters of a text."""
+MOST_NUMBER = 2**63 - 1
+MOST_FAULTS = 8
+"""Said at once."""
+
 T = TypeVar("T")
+Place = tuple[str | int, ...]
+"""Where a value stands: keys and, in a list, numbers from 0."""
 
 
-class SettingError(ValueError):
+class SettingError(WhitebenchError):
     """A setting that is of the right type and still makes no sense."""
 
     def __init__(self, name: str, message: str) -> None:
@@ -38,13 +51,53 @@ def read_settings(kind: type[T], content: Mapping[str, Any], source: str) -> T:
     Raises:
         SuiteError: names `source`, then each fault with its path, `recipes.plain.learning_rate.low: missing`.
     """
+    for place, excess in _excesses(content):
+        raise SuiteError(": ".join(filter(None, (source, _path(content, place), excess))))
     # By way of JSON, where pydantic's strictness takes a list for a tuple.
     text = json.dumps(content, default=lambda other: {type(other).__name__: str(other)})
     try:
-        return TypeAdapter(kind).validate_json(text)
+        read: T = TypeAdapter(kind).validate_json(text)
     except ValidationError as error:
-        faults = dict.fromkeys(_fault(kind, content, fault) for fault in error.errors())
+        found = error.errors()
+        faults = list(dict.fromkeys(_fault(kind, content, fault) for fault in found[:MOST_FAULTS]))
+        faults += [f"and {len(found) - MOST_FAULTS:,} more"] if len(found) > MOST_FAULTS else []
         raise SuiteError(f"{source}: {'; '.join(faults)}") from error
+    return read
+
+
+def _excesses(content: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    """Yield the place of every value that no setting can be, and why: looked at without recursion."""
+    waiting: list[tuple[Place, Any]] = [((), content)]
+    while waiting:
+        place, value = waiting.pop()
+        if excess := _excess(value, len(place)):
+            yield place, excess
+        elif isinstance(value, Mapping):
+            for key in value:
+                if excess := _bad_key(key):
+                    yield place, excess
+            waiting += [((*place, key), inner) for key, inner in reversed(list(value.items()))]
+        elif isinstance(value, list):
+            waiting += [((*place, number), inner) for number, inner in reversed(list(enumerate(value)))]
+
+
+def _excess(value: object, level: int) -> str:
+    if isinstance(value, list | Mapping):
+        if level > MOST_LEVELS:
+            return f"nested more than {MOST_LEVELS} levels deep: a suite needs three"
+        return f"holds {len(value):,} values: {MOST_VALUES:,} at most" if len(value) > MOST_VALUES else ""
+    if isinstance(value, str):
+        if len(value) > MOST_TEXT:
+            return f"a text of {len(value):,} characters ({shown(value, 20)}): {MOST_TEXT:,} at most"
+        return "" if is_plain(value) else f"{shown(value)} holds a character that cannot be seen: leave it out"
+    is_huge = isinstance(value, int) and abs(value) > MOST_NUMBER
+    return "a number too large for anything: write one below 2^63" if is_huge else ""
+
+
+def _bad_key(key: str) -> str:
+    if not key or len(key) > MOST_TEXT or not is_plain(key):
+        return f"{shown(key)} is no name for a key: write letters, digits and -"
+    return ""
 
 
 def _fault(kind: type, content: Mapping[str, Any], fault: Any) -> str:
@@ -52,7 +105,7 @@ def _fault(kind: type, content: Mapping[str, Any], fault: Any) -> str:
     raised = fault.get("ctx", {}).get("error")
     if fault["type"] == "unexpected_keyword_argument":
         inside = place[:-1]
-        known = [field.name for field in dataclasses.fields(_type_at(kind, inside))]
+        known = [one.name for one in dataclasses.fields(_type_at(kind, inside)) if one.metadata.get("is_in_file", True)]
         close = near_misses(str(last), known)
         close = re.sub(r"'(\w+)'", lambda found: f"'{_path(content, (*inside, found[1]))}'", close)
         return f"{_path(content, place)}: unknown{close}{'' if close else ' (known: ' + ', '.join(known) + ')'}"
@@ -62,27 +115,45 @@ def _fault(kind: type, content: Mapping[str, Any], fault: Any) -> str:
         where = _path(content, (*fault["loc"], *([raised.name] if raised.name else [])))
         return f"{where}: {raised.message}" if where else raised.message
     if fault["type"] in ("dataclass_type", "dict_type"):
-        return f"{_path(content, place)}: must be a table, as in {{ key = value }}, got {_shown(fault['input'])}"
-    message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    must = f"must be {message}" if message != fault["msg"] and fault["type"] != "value_error" else message
-    return f"{_path(content, place)}: {must}, got {_shown(fault['input'])}"
+        return f"{_path(content, place)}: must be a table, as in {{ key = value }}, got {_got(content, fault)}"
+    if fault["type"] == "value_error":  # says itself what it got
+        return f"{_path(content, place)}: {str(fault['msg']).removeprefix('Value error, ')}"
+    message = re.sub(r"^(Input|Tuple|List|Dictionary) should ", "must ", str(fault["msg"]))
+    return f"{_path(content, place)}: {message}, got {_got(content, fault)}"
 
 
-def _path(content: Mapping[str, Any], place: tuple[str | int, ...]) -> str:
+def _got(content: Mapping[str, Any], fault: Any) -> str:
+    """Return what stands at a fault's place, a date as the file writes it."""
+    value: Any = content
+    for part in fault["loc"]:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return shown(fault["input"])
+    if isinstance(value, dt.date | dt.time):
+        return f"{value.isoformat()}, a date or time"
+    return shown(fault["input"])
+
+
+def _path(content: Mapping[str, Any], place: Place) -> str:
     """Return a place as people find it in the file: `contestants[1] (crate).recipe`, counted from 0."""
     text, inside = "", content
     for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        shortened = plain(str(part), 60)
+        text += f"[{part}]" if isinstance(part, int) else f".{shortened}" if text else shortened
         try:
             inside = inside[part]  # type: ignore[index]  # a list where the part is a number
         except (KeyError, IndexError, TypeError):
             inside = {}
-        if isinstance(part, int) and isinstance(inside, Mapping) and (inside.get("label") or inside.get("model")):
-            text += f" ({inside.get('label') or inside.get('model')})"
+        if isinstance(part, int) and isinstance(inside, Mapping):
+            called = next(
+                (one for one in map(inside.get, ("label", "model")) if isinstance(one, str) and one.strip()), ""
+            )
+            text += f" ({plain(called, 60)})" if called else ""
     return text
 
 
-def _type_at(kind: type, place: tuple[str | int, ...]) -> type:
+def _type_at(kind: type, place: Place) -> type:
     """Return the dataclass that the table at `place` is read into."""
     found: Any = kind
     for part in place:
@@ -92,10 +163,3 @@ def _type_at(kind: type, place: tuple[str | int, ...]) -> type:
             found = next(one for one in get_args(found) if dataclasses.is_dataclass(one))
     assert isinstance(found, type)
     return found
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from whitebench.budget import MOST, Budget, Tuning
-from whitebench.errors import SuiteError, near_misses
+from whitebench.document import parse_document, parse_value, read_document
+from whitebench.errors import OptionError, SuiteError, near_misses
+from whitebench.names import parse_name
 from whitebench.recipe import Recipe
-from whitebench.settings import STRICT, need, read_settings
+from whitebench.settings import MOST_LEVELS, STRICT, SettingError, need, read_settings
+from whitebench.wording import is_plain, listed, plain, shown
 
 MOST_SEEDS = 10_000
+MOST_CELLS = 100_000
+MOST_THREADS = 1_024
+MOST_SUMMARY = 200
+"""Characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +42,13 @@ class Contestant:
     def __post_init__(self) -> None:
         if not self.label:
             object.__setattr__(self, "label", self.model)
+        _check_name("model", self.model)
+        hint = "" if self.label != self.model else ": give the contestant a label"
         need(
             re.fullmatch(r"[A-Za-z0-9][\w.+=,\[\]-]{0,119}", self.label, re.ASCII) is not None,
             "label",
-            f"{self.label!r} must be up to 120 letters, digits and . + = , [ ] _ -, beginning with a letter or digit",
+            f"{shown(self.label)} must be up to 120 letters, digits and . + = , [ ] _ -, "
+            f"beginning with a letter or digit{hint}",
         )
 
 
@@ -61,28 +71,37 @@ class Suite:
     tuning: Tuning = field(default_factory=Tuning)
     recipes: Mapping[str, Recipe]
     contestants: tuple[Contestant, ...]
-    guests: tuple[Contestant, ...] = ()
+    guests: tuple[Contestant, ...] = field(default=(), metadata={"is_in_file": False})
     """Contestants added on the command line."""
 
     def __post_init__(self) -> None:
         need(re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", self.name) is not None, "name",
-             f"{self.name!r} must be up to 64 lower-case letters, digits and -")  # fmt: skip
-        need(self.version >= 1, "version", "must be at least 1")
+             f"{shown(self.name)} must be up to 64 lower-case letters, digits and -")  # fmt: skip
+        need(1 <= self.version <= MOST, "version", "must be at least 1 and below 2^31")
+        need(len(self.summary) <= MOST_SUMMARY and is_plain(self.summary), "summary",
+             f"must be one line of up to {MOST_SUMMARY} characters")  # fmt: skip
         for name in ("tasks", "seeds", "metrics"):
             values = getattr(self, name)
             twice = _twice(values)
             need(len(values) > 0, name, "must not be empty")
-            need(not twice, name, f"{', '.join(map(str, twice))} is given twice")
+            need(not twice, name, f"{listed(map(str, twice))} is given twice: leave one out")
         need(len(self.seeds) <= MOST_SEEDS, "seeds", f"must be {MOST_SEEDS} at most")
-        need(all(0 <= seed <= MOST for seed in self.seeds), "seeds", "must be in [0, 2^31)")
-        near = near_misses(self.primary, self.metrics)
-        need(self.primary in self.metrics, "primary", f"{self.primary!r} is not among metrics{near}")
+        strange = [seed for seed in self.seeds if not 0 <= seed <= MOST]
+        need(not strange, "seeds", f"must be in [0, 2^31), got {listed(map(str, strange), 5)}")
+        for task in self.tasks:
+            _check_name("tasks", task)
+            need("/" not in task, "tasks", f"{shown(task)} holds a /, which stands between the parts of a cell's name")
+        near = near_misses(self.primary, self.metrics) or f" (metrics: {listed(self.metrics)}): add it to them"
+        need(self.primary in self.metrics, "primary", f"{shown(self.primary)} is not among metrics{near}")
         need(len(self.everyone) > 0, "contestants", "must not be empty")
         twice = _twice([one.label for one in self.everyone])
-        need(not twice, "contestants", f"label {', '.join(map(str, twice))} is given twice: give each its own label")
+        need(not twice, "contestants", f"label {listed(map(str, twice))} is given twice: give each its own label")
         for one in self.everyone:
-            near = near_misses(one.recipe, self.recipes) or f" (known: {', '.join(self.recipes) or 'none'})"
-            need(one.recipe in self.recipes, "contestants", f"{one.label}: unknown recipe {one.recipe!r}{near}")
+            near = near_misses(one.recipe, self.recipes) or f" (known: {listed(self.recipes)})"
+            need(one.recipe in self.recipes, "contestants", f"{one.label}: unknown recipe {shown(one.recipe)}{near}")
+        need(self.budget.threads <= MOST_THREADS, "budget.threads", f"must be {MOST_THREADS:,} at most")
+        cells = len(self.everyone) * len(self.tasks) * len(self.seeds)
+        need(cells <= MOST_CELLS, "", f"contestants x tasks x seeds are {cells:,} cells: {MOST_CELLS:,} at most")
 
     @property
     def everyone(self) -> tuple[Contestant, ...]:
@@ -95,7 +114,14 @@ class Suite:
 
 
 def _twice(values: Sequence[object]) -> list[object]:
-    return [value for value in dict.fromkeys(values) if values.count(value) > 1]
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def _check_name(setting: str, text: str) -> None:
+    try:
+        parse_name(text)
+    except OptionError as error:
+        raise SettingError(setting, str(error)) from error
 
 
 def suite_names() -> list[str]:
@@ -114,11 +140,7 @@ def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
     Raises:
         SuiteError: there is no such suite, or it does not say a benchmark; says where and what to do.
     """
-    source, text = _read(name_or_path)
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SuiteError(f"{source} is not TOML: {error}") from error
+    source, content = _read(name_or_path)
     for override in overrides:
         _apply(content, override)
     if "guests" in content:
@@ -139,14 +161,16 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     Raises:
         SuiteError: the text is none of these.
     """
-    if re.fullmatch(r"[0-9]{1,4}", text) and int(text) > 0:
+    if re.fullmatch(r"[0-9]{1,5}", text) and 0 < int(text) <= MOST_SEEDS:
         return tuple(range(int(text)))
     seeds: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part.strip())
-        low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
-        if high < low or high - low >= MOST_SEEDS or text == "0":
-            raise SuiteError(f"--seeds {text}: write 3 (the first three), 0,2,5 or 5-9")
+        low, high = (int(found[1]), int(found[2] or found[1])) if found and text != "0" else (0, -1)
+        if high < low or high - low >= MOST_SEEDS or len(seeds) > MOST_SEEDS:  # also where they are the same ones again
+            raise SuiteError(
+                f"--seeds {plain(text, 60)}: write 3 (the first three), 0,2,5 or 5-9, {MOST_SEEDS:,} at most"
+            )
         seeds += range(low, high + 1)
     return tuple(dict.fromkeys(seeds))
 
@@ -156,40 +180,50 @@ def _counted(seeds: Any, source: str) -> Any:
     if not isinstance(seeds, int) or isinstance(seeds, bool):
         return seeds
     if not 1 <= seeds <= MOST_SEEDS:
-        raise SuiteError(f"{source}: seeds: {seeds} must be 1 to {MOST_SEEDS}, or a list of seeds")
+        raise SuiteError(f"{source}: seeds: {shown(seeds)} must be 1 to {MOST_SEEDS}, or a list of seeds")
     return list(range(seeds))
 
 
-def _read(name_or_path: str) -> tuple[str, str]:
-    path = Path(name_or_path)
-    if path.suffix or len(path.parts) > 1:
-        if path.suffix != ".toml":
-            raise SuiteError(f"{path} is no suite: give the name of one ({', '.join(suite_names())}) or a .toml file")
-        try:
-            return str(path), path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SuiteError(f"{path}: cannot be read as a suite ({error})") from error
-    names = suite_names()
+def _read(name_or_path: str) -> tuple[str, dict[str, Any]]:
+    """Return whom an error names, and what the suite's file holds."""
+    path, names = Path(name_or_path), suite_names()
+    known = ", ".join(names)
+    if path.suffix == ".toml":
+        return str(path), read_document(path)
+    if path.suffix or len(path.parts) > 1 or name_or_path in (".", ".."):
+        raise SuiteError(f"{plain(name_or_path, 200)} is no suite: give the name of one ({known}) or a .toml file")
     if name_or_path not in names:
+        file = f", did you mean '{name_or_path}.toml'?" if _is_file(Path(f"{name_or_path}.toml")) else ""
         raise SuiteError(
-            f"unknown suite {name_or_path!r}{near_misses(name_or_path, names)} "
-            f"(known: {', '.join(names)}; or give the path of a .toml file)"
+            f"unknown suite {shown(name_or_path)}{file or near_misses(name_or_path, names)} "
+            f"(known: {known}; or give the path of a .toml file)"
         )
-    file = resources.files("whitebench") / "suites" / f"{name_or_path}.toml"
-    return f"suite {name_or_path}", file.read_text(encoding="utf-8")
+    source = f"suite {name_or_path}"
+    text = (resources.files("whitebench") / "suites" / f"{name_or_path}.toml").read_text(encoding="utf-8")
+    return source, parse_document(text, source)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
+    said = f"--set {plain(override, 80)}"
     key, equals, value = (side.strip() for side in override.partition("="))
-    if not (equals and key and value):
-        raise SuiteError(f"--set {override}: write KEY=VALUE, as in budget.epochs=3")
-    *path, last = key.split(".")
+    *path, last = parts = [part.strip() for part in key.split(".")]
+    if not (equals and all(parts) and value) or len(parts) > MOST_LEVELS:
+        raise SuiteError(f"{said}: write KEY=VALUE, as in budget.epochs=3")
+    if not is_plain(override):
+        raise SuiteError(f"{said}: holds a character that cannot be seen: leave it out")
     table: Any = content
     for part in path:
         table = table.setdefault(part, {}) if isinstance(table, dict) else None
     if not isinstance(table, dict):
-        raise SuiteError(f"--set {override}: {key} does not name a key of a table")
+        raise SuiteError(f"{said}: {plain(key, 80)} does not name a key of a table")
     try:
-        table[last] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:  # a text need not be quoted on a command line
-        table[last] = value
+        table[last] = parse_value(value)
+    except ValueError as error:
+        raise SuiteError(f"{said}: {error}: write a shorter value") from error

@@ -178,7 +178,7 @@ def _record_of(cell: str, plugins: Sequence[Path], store: str | None, overrides:
     from whitebench.ledger import read_ledger
 
     suite, *rest = cell.rsplit("/", 3)
-    CellName.parse("/".join(["suite", *rest]) if rest else cell)
+    CellName.parse("/".join(["suite", *rest]) if rest else cell, typed=cell)
     ledger = read_ledger(suite, store=store, plugins=plugins, overrides=overrides)
     known = {f"{suite}{str(record.cell).removeprefix(ledger.suite.name)}": record for record in ledger.records}
     if cell not in known:
