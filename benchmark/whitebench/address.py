@@ -4,28 +4,94 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
-from urllib.parse import urlparse
+from urllib.parse import SplitResult, urlsplit
 
 from whitebench.errors import StoreError
+from whitebench.wording import plain
 
 DEFAULT_URI = "sqlite:///whitebench.db"
+SQLITE_MARK = b"SQLite format 3\0"
+UNWRITABLE = ("/proc", "/sys")
+"""Folders of Linux in which the system's own user is told that it may write, and cannot."""
 SCHEMES = ("http", "https", "postgresql", "mysql", "mssql")
 
 
-def resolve_uri(uri: str | None) -> str:
+EXAMPLES = "give a database or server, as in sqlite:///whitebench.db or http://host:5000"
+
+
+def resolve_uri(uri: str | None, said_by: str = "--store") -> str:
     """Return the store's URI with its path absolute: what `--store` says, or the file in the working folder.
 
     Raises:
-        StoreError: the URI is of a kind that MLflow does not know.
+        StoreError: the URI is of a kind that MLflow does not know, or names a file that can be no store; names
+            what it was `said_by`.
     """
-    uri = uri or DEFAULT_URI
-    file = sqlite_file(uri)
-    if file is not None:
-        return f"sqlite:///{file}"
-    if urlparse(uri).scheme.partition("+")[0] not in SCHEMES:
-        raise StoreError(f"--store {uri}: give a database or server, as in sqlite:///whitebench.db or http://host:5000")
+    uri = DEFAULT_URI if uri is None else uri
+    if uri.startswith("sqlite:///"):
+        return f"sqlite:///{_checked_file(uri, said_by)}"
+    refusal = f"{said_by} {plain(without_password(uri), 200)}"
+    try:
+        parts = urlsplit(uri)
+        is_nowhere = parts.scheme in ("http", "https") and (not parts.hostname or parts.port == 0)
+    except ValueError as error:  # a port or an IPv6 address that is none
+        raise StoreError(f"{refusal}: {error}: {EXAMPLES}") from error
+    if parts.scheme.partition("+")[0] not in SCHEMES:
+        raise StoreError(f"{refusal}: {EXAMPLES}{_near_uri(uri, parts)}")
+    if is_nowhere:
+        raise StoreError(f"{refusal}: names no host: {EXAMPLES}")
     return uri
+
+
+def _near_uri(uri: str, parts: SplitResult) -> str:
+    if parts.scheme == "sqlite":
+        return "; three strokes stand before a file's path"
+    if not parts.scheme and uri.strip():
+        return f"; did you mean sqlite:///{plain(uri, 200)}?"
+    return ""
+
+
+def _checked_file(uri: str, said_by: str) -> Path:
+    """Return the absolute path of a SQLite store's file, having seen that there is one or that one can be made."""
+    refusal = f"{said_by} {plain(uri, 200)}"
+    if uri in ("sqlite:///", "sqlite:///:memory:"):
+        raise StoreError(f"{refusal}: nothing would be kept: {EXAMPLES}")
+    try:
+        file = Path(uri.removeprefix("sqlite:///")).resolve()
+        if file.exists() and not file.is_file():
+            raise StoreError(f"{refusal}: that is {'a folder' if file.is_dir() else 'no file'}: give a file's path")
+        if file.is_file():
+            with file.open("rb") as opened:
+                first = opened.read(len(SQLITE_MARK))
+            if first not in (b"", SQLITE_MARK):
+                raise StoreError(f"{refusal}: that file is no SQLite database: give another path")
+        above = next(folder for folder in file.parents if folder.exists())
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, StoreError):
+            raise
+        why = getattr(error, "strerror", None) or str(error)
+        raise StoreError(f"{refusal}: cannot be opened ({why}): give a path that you may read and write") from error
+    if not above.is_dir():
+        raise StoreError(f"{refusal}: {plain(str(above), 200)} is no folder: give a path inside one")
+    return file
+
+
+def see_that_it_can_be_written(uri: str) -> None:
+    """See that a run could write its store and what stands beside it; nothing is made where there is nothing yet.
+
+    Raises:
+        StoreError: it could not; names the folder.
+    """
+    home = home_of(uri)
+    above = next((folder for folder in (home, *home.parents) if folder.exists()), home)
+    file = sqlite_file(uri)
+    wanted = [above] + ([file] if file is not None and file.exists() else [])
+    for path in wanted:
+        if not os.access(path, os.W_OK) or str(path).startswith(UNWRITABLE):
+            raise StoreError(
+                f"{plain(str(path), 200)} cannot be written: give another place with --store sqlite:///PATH"
+            )
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -47,18 +113,23 @@ def home_of(uri: str) -> Path:
     file = sqlite_file(uri)
     if file is not None:
         return file.parent
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "whitebench" / hashlib.sha256(uri.encode()).hexdigest()[:16]
+    return state_folder() / hashlib.sha256(uri.encode()).hexdigest()[:16]
+
+
+def state_folder() -> Path:
+    """Return the folder of the user's own in which whitebench keeps what is no result (XDG Base Directory, 0.8).
+
+    A relative path in `XDG_STATE_HOME` is ignored, as that specification says.
+    """
+    stated = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (stated if stated.is_absolute() else Path.home() / ".local" / "state") / "whitebench"
 
 
 def claims_url(uri: str) -> str:
     """Return the database for the claims of a store: its own, or a file of this machine where it has none (HTTP)."""
-    return f"sqlite:///{home_of(uri) / 'claims.db'}" if urlparse(uri).scheme in ("http", "https") else uri
+    return f"sqlite:///{home_of(uri) / 'claims.db'}" if urlsplit(uri).scheme in ("http", "https") else uri
 
 
 def without_password(uri: str) -> str:
-    """Return the URI as it may be shown: a password in it becomes `***`."""
-    parsed = urlparse(uri)
-    if parsed.password is None:
-        return uri
-    return parsed._replace(netloc=parsed.netloc.replace(f":{parsed.password}@", ":***@", 1)).geturl()
+    """Return the URI as it may be shown: who it lets in, and the password, become `***`."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "***@", uri)

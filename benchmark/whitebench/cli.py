@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import tempfile
-import traceback
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -15,6 +12,8 @@ from whitebench import __version__
 from whitebench.commands import reading, running
 from whitebench.commands.running import INTERRUPTED
 from whitebench.errors import WhitebenchError, near_misses
+from whitebench.faultlog import keep_traceback
+from whitebench.wording import plain, said, shown
 
 MISUSED, BROKEN = 2, 70
 """Exit codes: a mistake of the user's; a bug of ours."""
@@ -35,7 +34,9 @@ class _Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None:
-            ctx.fail(f"no such command {args[0]!r}{near_misses(args[0], self.list_commands(ctx))}")
+            known = self.list_commands(ctx)
+            near = near_misses(args[0], known) or f" (commands: {', '.join(known)})"
+            ctx.fail(f"no such command {shown(args[0])}{near}")
         return super().resolve_command(ctx, args)
 
 
@@ -48,7 +49,7 @@ def _load(point: EntryPoint) -> click.Command:
     try:
         command: click.Command = point.load()
     except Exception as error:
-        why = f"could not be loaded from {point.value}: {type(error).__name__}: {error}"
+        why = f"could not be loaded from {point.value}: {said(error)}"
 
         def refuse() -> None:
             raise WhitebenchError(f"command {point.name!r} {why}")
@@ -91,29 +92,35 @@ def main() -> None:
         status = cli.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         status = INTERRUPTED
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         status = MISUSED
+    except click.ClickException as error:
+        status = _refuse(_usage(error), error)
     except WhitebenchError as error:
-        logging.getLogger(__name__).info("refused", exc_info=True)
-        click.echo(f"whitebench: {error}", err=True)
-        status = MISUSED
+        status = _refuse(str(error), error)
     except Exception as error:
         click.echo(
-            f"whitebench: this is a bug in whitebench or a plugin: {type(error).__name__}: {error}\n"
-            f"Nothing that was stored is lost. Please report it with {_keep_traceback()}",
+            f"whitebench: this is a bug in whitebench or a plugin: {said(error)}\n"
+            f"Nothing that was stored is lost. Please report it with {_kept(error)}",
             err=True,
         )
         status = BROKEN
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _keep_traceback() -> str:
-    """Write the traceback in hand to the log, or to a file of its own where none is open; return its path."""
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            logging.getLogger(__name__).exception("unexpected")
-            return handler.baseFilename
-    with tempfile.NamedTemporaryFile("w", prefix="whitebench-", suffix=".log", delete=False) as file:
-        file.write(traceback.format_exc())
-    return file.name
+def _refuse(message: str, error: Exception) -> int:
+    click.echo(f"whitebench: {message}\nThe traceback is in {_kept(error)}", err=True)
+    return MISUSED
+
+
+def _usage(error: click.ClickException) -> str:
+    """Return what click says of wrong words on the command line, and where to read what is right."""
+    context = getattr(error, "ctx", None)
+    asked = context.command_path if context else "whitebench"
+    return plain(f"{error.format_message().rstrip('.')} (see: {asked} --help)")
+
+
+def _kept(error: Exception) -> str:
+    log = keep_traceback(error, ["whitebench", *sys.argv[1:]])
+    return "no file: there is no room for one" if log is None else str(log)

@@ -2,26 +2,91 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
+
+from whitebench.address import resolve_uri, see_that_somebody_answers
+from whitebench.errors import PluginError, near_misses
+from whitebench.wording import plain
+
+MOST_BYTES = 5_000_000
+"""Of a plugin file."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Files(click.Path):
+    """Paths, with `:` between them in an environment variable, where an empty one is none."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [path for path in rv.split(os.pathsep) if path.strip()]
+
+
+def _said_by(ctx: click.Context, param: click.Parameter) -> str:
+    """Return how a person gave an option: by its name, or by an environment variable's."""
+    is_typed = ctx.get_parameter_source(param.name or "") is not ParameterSource.ENVIRONMENT
+    return param.opts[0] if is_typed else str(param.envvar)
+
+
+def _check_plugins(ctx: click.Context, param: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    for path in paths:
+        if why := _no_plugin(path):
+            raise PluginError(f"{_said_by(ctx, param)} {plain(str(path), 200)}: {why}")
+    return paths
+
+
+def _no_plugin(path: Path) -> str:
+    """Return why a path can be no plugin file, or nothing; what it says is for the catalog to judge."""
+    try:
+        if path.is_dir():
+            return "is a folder: give the path of a .py file"
+        if not path.exists():
+            return _missing(path)
+        if path.suffix != ".py" or not path.is_file():
+            return "is no Python file: its name must end in .py"
+        if path.stat().st_size > MOST_BYTES:
+            return f"is longer than {MOST_BYTES // 1_000_000} MB: is this the right file?"
+        has_nul = b"\0" in path.read_bytes()
+    except (OSError, RuntimeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        return f"cannot be read ({why}): give the path of a .py file that you may read"
+    return "is no Python file: it holds bytes that no text has" if has_nul else ""
+
+
+def _missing(path: Path) -> str:
+    if path.is_symlink():
+        return "is a link that leads to no file: give the path of a .py file"
+    near = near_misses(path.name, [one.name for one in islice(path.parent.glob("*.py"), 1_000)])
+    return f"no such file{near or ': give the path of a .py file'}"
+
+
+def _check_store(ctx: click.Context, param: click.Parameter, uri: str | None) -> str | None:
+    if uri is not None:
+        said_by = _said_by(ctx, param)
+        see_that_somebody_answers(resolve_uri(uri, said_by), said_by)
+    return uri
+
 
 _PLUGIN = click.option(
     "--plugin",
     "plugins",
     multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=_Files(path_type=Path, readable=False),
     envvar="WHITEBENCH_PLUGINS",
+    callback=_check_plugins,
     help="A local file with hooks, as if it were an installed plugin; may be given more than once.",
 )
 _STORE = click.option(
     "--store",
     metavar="URI",
     envvar="MLFLOW_TRACKING_URI",
+    callback=_check_store,
     help="Where results live: any MLflow tracking URI.  [default: sqlite:///whitebench.db]",
 )
 _SET = click.option(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from whitebench.wording import plain
+
 if TYPE_CHECKING:
     from whitebench.catalog import Catalog
     from whitebench.ledger import PlannedCell
@@ -30,7 +32,8 @@ def select_cells(
 
     catalog = load_catalog(plugins)
     for lost in catalog.quarantined:
-        click.echo(f"whitebench: not loaded: {lost.owner}: {lost.reason}", err=True)
+        click.echo(plain(f"whitebench: not loaded: {lost.owner}: {lost.reason}"), err=True)
     loaded = load_suite(suite, overrides)
-    whole, cells = select(loaded, catalog, models=models, tasks=tasks, seeds=parse_seeds(seeds) if seeds else None)
+    wanted = None if seeds is None else parse_seeds(seeds)
+    whole, cells = select(loaded, catalog, models=list(dict.fromkeys(models)), tasks=tasks, seeds=wanted)
     return catalog, whole, cells
