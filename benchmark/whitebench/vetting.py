@@ -1,0 +1,58 @@
+"""A suite against the catalog: every name known, every option taken, no task named twice in other words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from whitebench.catalog import Catalog
+from whitebench.errors import SuiteError, WhitebenchError
+from whitebench.names import configure, parse_name
+from whitebench.suite import Suite
+from whitebench.wording import plain
+
+
+def vet(suite: Suite, catalog: Catalog) -> None:
+    """See that everything `suite` names is there and takes the options it is given.
+
+    Raises:
+        WhitebenchError: something is unknown, disputed or given options it does not take, two tasks are one in
+            other words, or the suite ranks by a metric of which neither more nor less is better; says where in
+            the suite.
+    """
+    with _at(suite, "metrics"):
+        for name in suite.metrics:
+            catalog.metric(name)
+    if catalog.metric(suite.primary).spec.direction == "none":
+        raise SuiteError(
+            f"suite {suite.name}: primary {suite.primary!r} cannot rank, it has no better direction: "
+            "choose another of its metrics"
+        )
+    with _at(suite, "tasks"):
+        _vet_tasks(suite, catalog)
+    for one in suite.everyone:
+        with _at(suite, f"contestant {plain(one.label, 60)}"):
+            name, options = parse_name(one.model)
+            configure(f"model {plain(one.model, 100)}", catalog.model(name).spec.config, options)
+            catalog.objective(one.objective)
+
+
+def _vet_tasks(suite: Suite, catalog: Catalog) -> None:
+    seen: dict[tuple[str, str], str] = {}
+    for task in suite.tasks:
+        name, options = parse_name(task)
+        config = configure(f"task {plain(task, 100)}", catalog.task(name).spec.config, options)
+        first = seen.setdefault((name, repr(dataclasses.asdict(config))), task)
+        if first != task:
+            raise SuiteError(f"{first} and {task} are one task in other words: leave one out")
+
+
+@contextmanager
+def _at(suite: Suite, place: str) -> Iterator[None]:
+    """Say where in the suite a name stands that is refused."""
+    try:
+        yield
+    except WhitebenchError as error:
+        error.args = (f"suite {suite.name}: {place}: {error}",)
+        raise
