@@ -39,6 +39,26 @@ def run_child(plan: FitPlan, channel: Connection[Any, Any], lifeline: Connection
     channel.send(outcome)
 
 
+def run_question(
+    question: Callable[[FitPlan], object],
+    plan: FitPlan,
+    channel: Connection[Any, Any],
+    lifeline: Connection[Any, Any],
+) -> None:
+    """Ask `question` about a plan in its own process: what it raised goes to the conductor, what it printed nowhere."""
+    os.setpgid(0, 0)
+    _hold(lifeline)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    try:
+        question(plan)
+        raised = None
+    except BaseException as error:  # whatever a stranger's model does, it is a Failure
+        raised = Failure(kind=kind_of(error), message=_message(error), traceback=traceback.format_exc(), log="")
+    channel.send(raised)
+
+
 def _hold(lifeline: Connection[Any, Any]) -> None:
     """End the whole group once the conductor's end of `lifeline` is closed, however that came about."""
     group = os.getpgid(0)

@@ -48,11 +48,11 @@ def make_whole(file: Path, fill: Callable[[str], object]) -> None:
             os.link(whole, file)
 
 
-def check_file(file: Path) -> None:
-    """Refuse a place or a file that SQLite could not be trusted with.
+def check_place(file: Path) -> None:
+    """Refuse a place that SQLite could not be trusted with.
 
     Raises:
-        StoreError: it lies on a network file system, is a folder, or holds something else than a database.
+        StoreError: it lies on a network file system.
     """
     kind = filesystem_of(file)
     if kind in NETWORKED:
@@ -61,17 +61,6 @@ def check_file(file: Path) -> None:
             "could be lost. Use a local disk (--store sqlite:////tmp/whitebench.db) or a server "
             "(--store postgresql://HOST/DATABASE, or http://HOST:5000 of an MLflow server)"
         )
-    if file.is_dir():
-        raise StoreError(f"the store {file} is a folder: name a file, as in --store sqlite:///{file}/whitebench.db")
-    if not file.exists():
-        return
-    try:
-        with file.open("rb") as content:
-            start = content.read(16)
-    except OSError as error:
-        raise StoreError(f"the store {file} cannot be read: {error.strerror}") from error
-    if start not in (b"SQLite format 3\0", b""):
-        raise StoreError(f"the store {file} is no SQLite database: name another file with --store")
 
 
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "http": 80, "https": 443}

@@ -19,7 +19,7 @@ from multiprocessing import connection
 from multiprocessing.forkserver import ensure_running
 from typing import Any
 
-from whitebench.child import end_group, run_child
+from whitebench.child import end_group, run_child, run_question
 from whitebench.fit import LOG, Answer, FitPlan, Message, Outcome
 from whitebench.result import Failure, FailureKind
 
@@ -136,6 +136,38 @@ class RunningFit:
         return Failure(kind=kind, message=message, traceback=tail, log=str(log))
 
 
+class _Asked:
+    """A question about a plan, in a process of its own."""
+
+    def __init__(self, context: Any, question: Callable[[FitPlan], object], plan: FitPlan, seconds: float) -> None:
+        self._channel, theirs = context.Pipe()
+        lifeline, self._lifeline = context.Pipe(duplex=False)
+        self._process = context.Process(target=run_question, args=(question, plan, theirs, lifeline), name=plan.name)
+        self._process.start()
+        theirs.close()
+        lifeline.close()
+        self._deadline = time.monotonic() + seconds
+        self.signs = (self._channel, self._process.sentinel)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is an answer, or will be none."""
+        return bool(connection.wait(self.signs, timeout=0)) or time.monotonic() > self._deadline
+
+    def answer(self) -> Failure | None:
+        """Return what the question raised, if it came so far, and end its process group."""
+        try:
+            said: Failure | None = self._channel.recv() if self._channel.poll() else None
+        except (EOFError, OSError):
+            said = None
+        end_group(int(self._process.pid))
+        self._process.kill()  # for one that has not come so far as to lead its group
+        self._process.join(GRACE)
+        self._channel.close()
+        self._lifeline.close()
+        return said
+
+
 class Launcher:
     """Starts fits, each in a process of its own."""
 
@@ -168,6 +200,27 @@ class Launcher:
     def wait(self, fits: Sequence[Any], seconds: float) -> Sequence[Any]:
         """Return those of `fits` that have something to say or have ended, after at most `seconds`."""
         return wait_for(fits, seconds)
+
+    def ask(
+        self, question: Callable[[FitPlan], object], plans: Sequence[FitPlan], *, seconds: float, at_a_time: int = 1
+    ) -> list[Failure | None]:
+        """Ask `question` about each of `plans`, in a process of its own each; return what it raised.
+
+        None where it raised nothing, and where its process died or took longer than `seconds`.
+        """
+        answers: dict[int, Failure | None] = {}
+        asked: dict[int, _Asked] = {}
+        try:
+            while len(answers) < len(plans):
+                for number in range(len(answers) + len(asked), min(len(plans), len(answers) + at_a_time)):
+                    asked[number] = _Asked(self._context, question, plans[number], seconds)
+                connection.wait([sign for one in asked.values() for sign in one.signs], timeout=1.0)
+                for number in [number for number, one in asked.items() if one.is_over]:
+                    answers[number] = asked.pop(number).answer()
+        finally:
+            for one in asked.values():
+                one.answer()
+        return [answers[number] for number in range(len(plans))]
 
     def close(self) -> None:
         """End every fit that is still under way."""

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from whitebench.address import resolve_uri, see_that_somebody_answers
+from whitebench.address import resolve_uri, sqlite_file
 from whitebench.errors import PluginError, near_misses
 from whitebench.wording import plain
 
+MOST_PARALLEL = 1_024
 MOST_BYTES = 5_000_000
 """Of a plugin file."""
 
@@ -67,9 +68,10 @@ def _missing(path: Path) -> str:
 
 
 def _check_store(ctx: click.Context, param: click.Parameter, uri: str | None) -> str | None:
-    if uri is not None:
-        said_by = _said_by(ctx, param)
-        see_that_somebody_answers(resolve_uri(uri, said_by), said_by)
+    if uri is not None and sqlite_file(resolve_uri(uri, _said_by(ctx, param))) is None:
+        from whitebench.database import check_server
+
+        check_server(uri)  # before anything slow happens
     return uri
 
 
@@ -108,7 +110,7 @@ _SEEDS = click.option("--seeds", help="Only these seeds of the suite: 2 (the fir
 
 _PARALLEL = click.option(
     "--parallel",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MOST_PARALLEL),
     help="Fits at a time.  [default: as many as cores allow at the suite's threads per fit]",
 )
 _MAX_FAILURES = click.option(

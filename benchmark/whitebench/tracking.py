@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import unquote, urlparse
 
 from whitebench.address import sqlite_file, without_password
-from whitebench.database import PATIENCE, check_database, check_file, check_server, make_whole
+from whitebench.database import PATIENCE, check_database, check_place, check_server, make_whole
 from whitebench.errors import StoreError
 from whitebench.fault import patient
 
@@ -241,7 +241,7 @@ def _connect(uri: str) -> MlflowClient:
     if file is None:
         check_server(uri)
     else:
-        check_file(file)
+        check_place(file)
     if not uri.startswith("http"):
         check_database(uri)
     from mlflow.tracking import MlflowClient

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from whitebench.database import check_file, filesystem_of, make_whole
+from whitebench.database import check_place, filesystem_of, make_whole
 from whitebench.errors import StoreError
 
 
@@ -63,22 +63,11 @@ def test_a_network_file_system_is_refused_with_the_reason_and_what_to_do(
     monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounts)  # noqa: A006  # psutil's own name
     told = rf"network file system \({kind}\), where SQLite's locks are not reliable.*--store postgresql://"
     with pytest.raises(StoreError, match=told):
-        check_file(tmp_path / "folder" / "whitebench.db")
-    check_file(tmp_path / "local" / "whitebench.db")
+        check_place(tmp_path / "folder" / "whitebench.db")
+    check_place(tmp_path / "local" / "whitebench.db")
     assert filesystem_of(Path("/etc")) == "ext4"
 
 
 def test_the_file_system_of_a_real_place_is_known(tmp_path: Path) -> None:
     assert filesystem_of(Path("/proc/self")) == "proc"
     assert filesystem_of(tmp_path / "not" / "there") not in ("unknown", "proc")
-
-
-def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.db").write_text("a text that somebody keeps here")
-    with pytest.raises(StoreError, match="is no SQLite database: name another file"):
-        check_file(tmp_path / "text.db")
-    with pytest.raises(StoreError, match="is a folder: name a file"):
-        check_file(tmp_path)
-    (tmp_path / "empty.db").touch()
-    check_file(tmp_path / "empty.db")
-    check_file(tmp_path / "missing.db")

@@ -355,14 +355,6 @@ def test_a_new_store_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     assert [file.name for file in tmp_path.glob("*.db")] == ["whitebench.db"]
 
 
-def test_a_file_that_is_no_database_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "notes.db").write_text("these are my notes\n" * 100, encoding="utf-8")
-    with pytest.raises(
-        StoreError, match=r"the store /.*notes\.db is no SQLite database: name another file with --store$"
-    ):
-        Store(f"sqlite:///{tmp_path}/notes.db")
-
-
 def test_what_a_store_keeps_is_json_and_safetensors_never_pickle(shared: Store, tmp_path: Path) -> None:
     run_id = open_cell(shared, "plain")
     shared.finish_cell(run_id, result("plain"), left_by_a_fit(tmp_path / "fit"))

@@ -59,8 +59,20 @@ def test_without_it_the_suite_says_what_is_missing(tmp_path: Path, type_in: Type
 
 
 @pytest.mark.slow
-def test_its_suite_runs_and_what_does_not_fit_fails_by_its_kind(site: Path, tmp_path: Path, type_in: Type) -> None:
+def test_its_suite_is_refused_while_a_contestant_fits_no_task_and_nothing_is_left(
+    site: Path, tmp_path: Path, type_in: Type
+) -> None:
     (tmp_path / "strange.toml").write_text(SUITE)
+    refused = type_in("whitebench", "run", "strange.toml", env={"PYTHONPATH": str(site)})
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "contestant vit fits none of the tasks to be run: wine: " in refused.stderr
+    assert "are no images" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["strange.toml"]
+
+
+@pytest.mark.slow
+def test_its_suite_runs_and_what_does_not_fit_fails_by_its_kind(site: Path, tmp_path: Path, type_in: Type) -> None:
+    (tmp_path / "strange.toml").write_text(SUITE.replace('["wine"]', '["wine", "digits"]'))
     env = {"PYTHONPATH": str(site)}
     done = type_in("whitebench", "run", "strange.toml", env=env)
     assert done.returncode == 1, done.stdout + done.stderr  # vit cannot take a wine for an image
@@ -69,10 +81,14 @@ def test_its_suite_runs_and_what_does_not_fit_fails_by_its_kind(site: Path, tmp_
     assert states == {
         "strange/hopfield/wine/0": "finished",
         "strange/hopfield/wine/1": "finished",
+        "strange/hopfield/digits/0": "finished",
+        "strange/hopfield/digits/1": "finished",
         "strange/vit/wine/0": "failed",
         "strange/vit/wine/1": "failed",
+        "strange/vit/digits/0": "finished",
+        "strange/vit/digits/1": "finished",
     }
     assert all("config: " in cell["reason"] for cell in cells if cell["state"] == "failed")
     board = json.loads(type_in("whitebench", "board", "strange.toml", "--json", env=env).stdout)
-    first = board["entries"][0]
+    first = next(entry for entry in board["entries"] if entry["task"] == "wine")
     assert (first["contestant"], first["primary"]["name"]) == ("hopfield", "top-2-accuracy")

@@ -69,7 +69,7 @@ def _work(
     in_process: bool,
 ) -> int:
     from whitebench import report
-    from whitebench.address import home_of, resolve_uri
+    from whitebench.address import home_of, resolve_uri, see_that_it_can_be_written
     from whitebench.ledger import ledger_of
     from whitebench.provenance import usable_cores
 
@@ -77,9 +77,9 @@ def _work(
     if in_process:
         _need_one(cells)
     uri = resolve_uri(store)
+    see_that_it_can_be_written(uri)
     at_a_time = 1 if in_process else parallel or max(1, usable_cores() // whole.budget.threads)
     home = home_of(uri)
-    log = _log_to(home, whole.name)
     console = open_console()
     if console.is_terminal:
         console.print("Starting: loading torch, Lightning and MLflow …", style="dim", highlight=False)
@@ -89,10 +89,16 @@ def _work(
     launcher = Here() if in_process else Launcher(threads=whole.budget.threads)
     from whitebench.conductor import Conductor
     from whitebench.events import CellFinished
+    from whitebench.feasibility import refuse_impossible
     from whitebench.progress import Progress
     from whitebench.screen import watch
     from whitebench.store import Store
 
+    if isinstance(launcher, Launcher):
+        refuse_impossible(
+            whole, cells, catalog, launcher=launcher, uri=uri, overrides=overrides, plugins=plugins, at_a_time=at_a_time
+        )
+    log = _log_to(home, whole.name)
     if overrides:
         console.print(f"Overridden: {', '.join(overrides)}. Results are kept apart from those of {whole.name}.")
     opened = Store(uri)

@@ -1,0 +1,125 @@
+"""What cannot be run is said before anything is: each contestant is built, for real, on each task it is to take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from whitebench.address import exists
+from whitebench.catalog import Catalog, load_catalog
+from whitebench.course import build, feature_width, resolve
+from whitebench.errors import SuiteError
+from whitebench.fit import FitPlan
+from whitebench.launch import Launcher
+from whitebench.ledger import PlannedCell, ledger_of
+from whitebench.result import Failure
+from whitebench.store import Store
+from whitebench.suite import Suite
+from whitebench.wording import plain
+
+PATIENCE = 120.0
+"""Seconds for building one model and one pass through it; a fit that hangs has a limit of its own."""
+
+
+def refuse_impossible(
+    suite: Suite,
+    cells: Sequence[PlannedCell],
+    catalog: Catalog,
+    *,
+    launcher: Launcher,
+    uri: str,
+    overrides: Sequence[str],
+    plugins: Sequence[Path],
+    at_a_time: int,
+) -> None:
+    """Refuse a run in which a contestant fits none of the tasks it still owes a cell of.
+
+    One that fits some of them runs on those, and its other cells fail by themselves.
+
+    Raises:
+        SuiteError: names each such contestant, its tasks and why; carries the tracebacks as notes.
+    """
+    owed = _owed(suite, cells, catalog, uri=uri, overrides=overrides)
+    lost = impossible(reasons(suite, owed, launcher=launcher, plugins=plugins, at_a_time=at_a_time))
+    if not lost:
+        return
+    said = "; ".join(
+        f"contestant {label} fits none of the tasks to be run: "
+        + ", ".join(f"{task}: {plain(_without_names(why.message), 400)}" for task, why in tasks.items())
+        for label, tasks in lost.items()
+    )
+    refusal = SuiteError(f"suite {suite.name}: {said}. Change it or leave it out; nothing was started")
+    for tasks in lost.values():
+        for why in tasks.values():
+            refusal.add_note(why.traceback)
+    raise refusal
+
+
+def reasons(
+    suite: Suite, cells: Sequence[PlannedCell], *, launcher: Launcher, plugins: Sequence[Path], at_a_time: int = 1
+) -> dict[tuple[str, str], Failure | None]:
+    """Return, for each contestant and task among `cells`, why its model cannot be built and run there.
+
+    None where nothing speaks against it; so too where the attempt hung, crashed or was killed: the fit will tell.
+    """
+    firsts = {(cell.name.contestant, cell.name.task): cell for cell in reversed(cells)}
+    pairs = dict(reversed(firsts.items()))
+    plans = [_plan_of(suite, cell, plugins) for cell in pairs.values()]
+    return dict(zip(pairs, launcher.ask(attempt, plans, seconds=PATIENCE, at_a_time=at_a_time), strict=True))
+
+
+def impossible(reason_by_pair: dict[tuple[str, str], Failure | None]) -> dict[str, dict[str, Failure]]:
+    """Return the contestants that fit no task at all, with the reason by task."""
+    by_label: dict[str, dict[str, Failure | None]] = {}
+    for (label, task), why in reason_by_pair.items():
+        by_label.setdefault(label, {})[task] = why
+    return {
+        label: {task: why for task, why in tasks.items() if why is not None}
+        for label, tasks in by_label.items()
+        if all(why is not None for why in tasks.values())
+    }
+
+
+def attempt(plan: FitPlan) -> None:
+    """Build everything that `plan` names, and pass two blank samples through its model; raises what that raises.
+
+    Of the metrics only the one that ranks is built: whatever another raises costs no cell.
+    """
+    course = resolve(plan, load_catalog(plan.plugins))
+    subject = build(course)
+    course.objective.build(course.task.classes, feature_width(course, subject))
+    course.primary.build(subject.context)
+
+
+def _owed(
+    suite: Suite, cells: Sequence[PlannedCell], catalog: Catalog, *, uri: str, overrides: Sequence[str]
+) -> list[PlannedCell]:
+    if not exists(uri):
+        return list(cells)
+    ledger = ledger_of(suite, catalog, Store(uri), overrides=overrides, uri=uri)
+    done = {record.cell for record in ledger.records if record.state == "finished"}
+    return [cell for cell in cells if cell.name not in done]
+
+
+def _plan_of(suite: Suite, cell: PlannedCell, plugins: Sequence[Path]) -> FitPlan:
+    recipe = suite.recipes[cell.contestant.recipe]
+    return FitPlan(
+        name=str(cell.name),
+        purpose="cell",
+        contestant=cell.contestant,
+        task=cell.name.task,
+        primary=suite.primary,
+        metrics=suite.metrics,
+        budget=suite.budget,
+        recipe=recipe,
+        hyperparameters=recipe.stated,
+        seed=cell.name.seed,
+        plugins=[path.resolve() for path in plugins],
+        folder=Path(),  # nothing is written
+    )
+
+
+def _without_names(message: str) -> str:
+    """Return a reason without `model M on task T: `, which is said already."""
+    head, found, tail = message.partition(": ")
+    return tail if found and head.startswith("model ") and " on task " in head else message
