@@ -84,6 +84,9 @@ def see_that_it_can_be_written(uri: str) -> None:
         StoreError: it could not; names the folder.
     """
     home = home_of(uri)
+    own = home / ".whitebench"
+    if own.exists() and not own.is_dir():
+        raise StoreError(f"{plain(str(own), 200)} is no folder, and what a run keeps must go into one: move it away")
     above = next((folder for folder in (home, *home.parents) if folder.exists()), home)
     file = sqlite_file(uri)
     wanted = [above] + ([file] if file is not None and file.exists() else [])

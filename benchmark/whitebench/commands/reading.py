@@ -13,6 +13,7 @@ from whitebench import __version__
 from whitebench.commands.selection import select_cells
 from whitebench.commands.terminal import open_console, print_json
 from whitebench.options import cell_options, json_option, plugin_options, selection_options, suite_options
+from whitebench.wording import plain
 
 if TYPE_CHECKING:
     from whitebench.plugin import Kind
@@ -52,7 +53,7 @@ def list_items(kinds: Sequence[str], plugins: Sequence[Path], *, as_json: bool) 
         owners = " and by ".join(one["owners"])
         report.print_lines(console, [f"disputed: {one['kind']} {one['name']} is registered by {owners}"], style="red")
     for lost in report.quarantined(catalog):
-        report.print_lines(console, [f"not loaded: {lost['owner']}: {lost['reason']}"], style="red")
+        report.print_lines(console, [plain(f"not loaded: {lost['owner']}: {lost['reason']}")], style="red")
 
 
 @click.command(
