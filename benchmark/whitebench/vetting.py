@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from whitebench.catalog import Catalog
 from whitebench.errors import SuiteError, WhitebenchError
+from whitebench.evaluation import PREDICTION_NEEDS
 from whitebench.names import configure, parse_name
 from whitebench.suite import Suite
 from whitebench.wording import plain
@@ -18,17 +19,19 @@ def vet(suite: Suite, catalog: Catalog) -> None:
 
     Raises:
         WhitebenchError: something is unknown, disputed or given options it does not take, two tasks are one in
-            other words, or the suite ranks by a metric of which neither more nor less is better; says where in
-            the suite.
+            other words, or the suite ranks by a metric that looks inside or of which neither more nor less is
+            better; says where in the suite.
     """
     with _at(suite, "metrics"):
         for name in suite.metrics:
             catalog.metric(name)
-    if catalog.metric(suite.primary).spec.direction == "none":
-        raise SuiteError(
-            f"suite {suite.name}: primary {suite.primary!r} cannot rank, it has no better direction: "
-            "choose another of its metrics"
-        )
+    primary = catalog.metric(suite.primary).spec
+    why = ", it has no better direction" if primary.direction == "none" else ""
+    inside = [need for need in primary.needs if need not in PREDICTION_NEEDS]
+    if inside and not why:
+        why = f": it needs {', '.join(inside)}, and what chooses among trials may look at logits and labels alone"
+    if why:
+        raise SuiteError(f"suite {suite.name}: primary {suite.primary!r} cannot rank{why}: choose another metric")
     with _at(suite, "tasks"):
         _vet_tasks(suite, catalog)
     for one in suite.everyone:

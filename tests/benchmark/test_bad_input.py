@@ -389,6 +389,7 @@ AGAINST = [
     against(METRICS, '["accuracy", "sparsty"]', "metrics: unknown metric 'sparsty'", "did you mean 'sparsity'"),
     against(METRICS, '["accuracy", "accuracy[k=1]"]', "metrics: unknown metric 'accuracy[k=1]'", "known: "),
     against(METRICS, '["accuracy", "\N{CYRILLIC SMALL LETTER ES}parsity"]', "metrics: unknown metric", "'sparsity'"),
+    against(PRIMARY, 'primary = "sparsity"', "primary 'sparsity' cannot rank", "it needs codes", "choose another"),
     against(PRIMARY, 'primary = "coding-rate"', "primary 'coding-rate' cannot rank", "no better direction",
             "choose another"),
 ]  # fmt: skip
