@@ -27,7 +27,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, S
 from whitebench.address import sqlite_file
 from whitebench.database import PATIENCE
 from whitebench.errors import StoreError
-from whitebench.fault import patient
+from whitebench.outage import patient
 
 LEASE = 60
 """Seconds after which a claim whose owner has not been heard of is free: an owner on another machine may be dead."""

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlparse
 from whitebench.address import sqlite_file, without_password
 from whitebench.database import PATIENCE, check_database, check_place, check_server, make_whole
 from whitebench.errors import StoreError
-from whitebench.fault import patient
+from whitebench.outage import patient
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run

@@ -27,8 +27,8 @@ from whitebench.budget import Tuning
 from whitebench.database import PATIENCE, make_whole
 from whitebench.errors import StoreError, WhitebenchError
 from whitebench.events import EpochEnded
-from whitebench.fault import patient
 from whitebench.identity import digest_of
+from whitebench.outage import patient
 from whitebench.result import Chosen
 from whitebench.sequence import DIMENSIONS, edges, quasi_random_point
 from whitebench.space import Choice, FloatRange, Space

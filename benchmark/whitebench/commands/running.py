@@ -169,6 +169,7 @@ def _log_to(home: Path, suite: str) -> Path:
     """Send everything that libraries say to a log file, out of the way of the screen."""
     path = home / ".whitebench" / "logs" / f"{suite}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
+    logging.raiseExceptions = False  # a log on a full disk is no reason to fill the screen
     logging.basicConfig(
         filename=path, level=logging.INFO, force=True, format="%(asctime)s %(name)s %(levelname)s %(message)s"
     )

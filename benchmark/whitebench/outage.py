@@ -1,4 +1,4 @@
-"""What is wrong with a database, a server or a disk: said in one sentence, and whether waiting may help."""
+"""A database, a server or a disk that cannot be used: said in one sentence, and whether waiting may help."""
 
 from __future__ import annotations
 
