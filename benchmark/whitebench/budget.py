@@ -1,4 +1,4 @@
-"""What every contestant may spend, and how its hyperparameters are chosen."""
+"""What every contestant may spend, where a fit has to end, and how hyperparameters are chosen."""
 
 from __future__ import annotations
 
@@ -27,15 +27,33 @@ class Budget:
     precision: Precision = "32"
     threads: int = 1
     """Per fit. Part of a cell's identity: one and two threads give different last digits."""
-    fit_minutes: float = 24 * 60.0
-    """A fit that takes longer is ended and counts as failed."""
     report: Literal["last", "chosen"] = "last"
     """Which epoch's weights are tested: the last, or the first of those that validation likes best."""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("trials", 0), ("threads", 1)):
             need(least <= getattr(self, name) <= MOST, name, f"must be at least {least} and below 2^31")
-        need(self.fit_minutes > 0, "fit_minutes", "must be above zero")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Where a fit that goes wrong is ended. They change no number, so a cell's identity does not hold them."""
+
+    __pydantic_config__ = STRICT
+
+    fit_minutes: float = 24 * 60.0
+    """A fit that takes longer fails as `timeout`."""
+    stall_minutes: float = 30.0
+    """A fit that makes no step and scores no batch for so long fails as `stalled`."""
+    memory_gib: float | None = None
+    """What each process of a fit may take above what it starts with; beyond, an allocation fails as `oom`. Linux."""
+    log_mib: float = 64.0
+    """A fit that prints more fails as `output`."""
+
+    def __post_init__(self) -> None:
+        for name in ("fit_minutes", "stall_minutes", "memory_gib", "log_mib"):
+            limit = getattr(self, name)
+            need(limit is None or limit > 0, name, "must be above zero")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from whitebench.budget import Budget
+from whitebench.budget import Budget, Limits
 from whitebench.events import EpochEnded, FitPurpose
 from whitebench.provenance import Provenance
 from whitebench.recipe import Recipe
@@ -46,6 +46,7 @@ class FitPlan:
     """Local plugin files, absolute."""
     folder: Path
     """Where checkpoints, the log and what the fit leaves behind are written, absolute."""
+    limits: Limits = field(default_factory=Limits)
     parallel: int = 1
     """Fits at a time: they share the machine, so times depend on it."""
 

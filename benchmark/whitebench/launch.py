@@ -68,8 +68,8 @@ class RunningFit:
 
     @property
     def is_overdue(self) -> bool:
-        """Whether the fit has taken longer than its budget allows."""
-        return self.seconds > self.plan.budget.fit_minutes * 60
+        """Whether the fit has taken longer than its limits allow."""
+        return self.seconds > self.plan.limits.fit_minutes * 60
 
     @property
     def signs(self) -> tuple[Any, Any]:
@@ -114,10 +114,10 @@ class RunningFit:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGUSR1)  # faulthandler writes to the log where the fit is
             time.sleep(0.2)
-        minutes = self.plan.budget.fit_minutes
+        minutes = self.plan.limits.fit_minutes
         return self._failure(
             FailureKind.TIMEOUT,
-            f"took longer than the {minutes:g} minutes of budget.fit_minutes: raise it, or make the fit smaller",
+            f"took longer than the {minutes:g} minutes of limits.fit_minutes: raise it, or make the fit smaller",
         )
 
     def _death(self) -> Failure:

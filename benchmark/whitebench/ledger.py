@@ -72,10 +72,10 @@ def plan_cells(suite: Suite, catalog: Catalog) -> list[PlannedCell]:
 
 
 def canonical_overrides(overrides: Sequence[str]) -> str:
-    """Return overrides as one text that does not depend on their order or spacing."""
+    """Return the overrides that can change a number as one text, whatever their order or spacing."""
     sides = [override.partition("=") for override in overrides]
     values = {key.strip(): value.strip() for key, _, value in sides}  # the last of two counts, as in the suite
-    return " ".join(f"{key}={value}" for key, value in sorted(values.items()))
+    return " ".join(f"{key}={value}" for key, value in sorted(values.items()) if key.partition(".")[0] != "limits")
 
 
 def read_ledger(

@@ -106,6 +106,8 @@ def _fault(kind: type, content: Mapping[str, Any], fault: Any) -> str:
     if fault["type"] == "unexpected_keyword_argument":
         inside = place[:-1]
         known = [one.name for one in dataclasses.fields(_type_at(kind, inside)) if one.metadata.get("is_in_file", True)]
+        if (elsewhere := _elsewhere(kind, str(last))) is not None:
+            return f"{_path(content, place)}: unknown, did you mean {elsewhere}?"
         close = near_misses(str(last), known)
         close = re.sub(r"'(\w+)'", lambda found: f"'{_path(content, (*inside, found[1]))}'", close)
         return f"{_path(content, place)}: unknown{close}{'' if close else ' (known: ' + ', '.join(known) + ')'}"
@@ -163,3 +165,11 @@ def _type_at(kind: type, place: Place) -> type:
             found = next(one for one in get_args(found) if dataclasses.is_dataclass(one))
     assert isinstance(found, type)
     return found
+
+
+def _elsewhere(kind: type, key: str) -> str | None:
+    """Return the path of a key that stands in another table than the one it was looked for in."""
+    for table, inner in get_type_hints(kind).items():
+        if dataclasses.is_dataclass(inner) and key in (field.name for field in dataclasses.fields(inner)):
+            return f"{table}.{key}"
+    return None

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from whitebench.budget import MOST, Budget, Tuning
+from whitebench.budget import MOST, Budget, Limits, Tuning
 from whitebench.document import parse_document, parse_value, read_document
 from whitebench.errors import OptionError, SuiteError, near_misses
 from whitebench.names import parse_name
@@ -68,6 +68,7 @@ class Suite:
     """Which; the file may say how many instead, counted from 0 up."""
     metrics: tuple[str, ...]
     budget: Budget
+    limits: Limits = field(default_factory=Limits)
     tuning: Tuning = field(default_factory=Tuning)
     recipes: Mapping[str, Recipe]
     contestants: tuple[Contestant, ...]

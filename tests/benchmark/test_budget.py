@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from whitebench.budget import Budget, Tuning
+from whitebench.budget import Budget, Limits, Tuning
 
 
 @pytest.mark.parametrize(
@@ -17,12 +17,17 @@ from whitebench.budget import Budget, Tuning
         ({"trials": -1}, "trials: must be at least 0"),
         ({"threads": 0}, "threads: must be at least 1"),
         ({"epochs": 2**31}, r"epochs: must be at least 1 and below 2\^31"),
-        ({"fit_minutes": 0.0}, "fit_minutes: must be above zero"),
     ],
 )
 def test_a_budget_that_buys_nothing_is_refused_by_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Budget(**{"epochs": 1, "batch_size": 1, "trials": 0, **change})
+
+
+@pytest.mark.parametrize("name", ["fit_minutes", "stall_minutes", "memory_gib", "log_mib"])
+def test_a_limit_that_no_fit_could_keep_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: must be above zero"):
+        Limits(**{name: 0.0})
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,7 @@ def test_a_cell_that_fails_says_why_and_the_suite_goes_on(
 
 
 def test_a_fit_that_takes_too_long_fails_and_the_suite_goes_on(world: World, write_suite: WriteSuite) -> None:
-    suite = write_suite("faulty[how=hang]", "tiny", trials=0, seeds=1, budget="fit_minutes = 0.02")
+    suite = write_suite("faulty[how=hang]", "tiny", trials=0, seeds=1, budget="\n[limits]\nfit_minutes = 0.02")
     world.run(suite)
     assert [record.reason.partition(":")[0] for record in world.ledger(suite).records] == ["timeout", ""]
     assert all(map(is_gone, world.pids()))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from whitebench import identity as identity_room
-from whitebench.budget import Budget, Tuning
+from whitebench.budget import Budget, Limits, Tuning
 from whitebench.catalog import Catalog, load_catalog
 from whitebench.errors import OptionError, UnknownNameError, WhitebenchError
 from whitebench.identity import CellName, Identity, canonical, digest_of, identify, study_parts
@@ -98,6 +98,7 @@ SAME: dict[str, dict[str, Any]] = {
     "other seeds": {"seeds": (0, 1, 2, 3)},
     "other tasks": {"tasks": ("digits", "digits[shift=1]")},
     "other contestants": {"contestants": (VIT, Contestant(model="crate"))},
+    "limits": {"limits": Limits(fit_minutes=1.0, stall_minutes=1.0, memory_gib=1.0, log_mib=1.0)},
     "the order of metrics": {"metrics": ("sparsity", "accuracy")},
 }
 

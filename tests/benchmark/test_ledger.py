@@ -108,6 +108,10 @@ def test_overrides_are_the_same_whatever_their_order_and_spacing() -> None:
     assert canonical_overrides([]) == ""
 
 
+def test_an_override_that_changes_no_number_makes_no_other_suite_of_it() -> None:
+    assert canonical_overrides(["limits.fit_minutes=60", "a=1"]) == "a=1"
+
+
 def test_a_guest_of_an_earlier_run_stays_in_the_ledger(suite: Suite, catalog: Catalog, store: Store) -> None:
     whole, cells = select(suite, catalog, models=["tiny[width=4]"])
     assert [str(cell.name) for cell in cells] == ["blobs/tiny[width=4]/blobs/0", "blobs/tiny[width=4]/blobs/1"]

@@ -126,7 +126,10 @@ REFUSED = [
     ("3e-3", "nan", "recipes.plain.learning_rate.value: must be a finite number"),
     ("3e-3", "inf", "recipes.plain.learning_rate.value: must be a finite number"),
     ("3e-3", "1e400", "recipes.plain.learning_rate.value: must be a finite number"),
-    ("[budget]", "[budget]\nfit_minutes = inf", "budget.fit_minutes: must be a finite number"),
+    ("[budget]", "[limits]\nfit_minutes = inf\n[budget]", "limits.fit_minutes: must be a finite number"),
+    # keys of another table
+    ("[budget]", "[budget]\nfit_minutes = 10.0", "budget.fit_minutes: unknown, did you mean limits.fit_minutes?"),
+    ("seeds = 3", "seeds = 3\nepochs = 3", "epochs: unknown, did you mean budget.epochs?"),
     # values that make no sense
     (EPOCHS, "epochs = 0", "budget.epochs: must be at least 1"),
     (EPOCHS, "epochs = -3", "budget.epochs: must be at least 1"),

@@ -11,7 +11,7 @@ import pytest
 
 import whitebench
 from tests.conftest import ROOT
-from whitebench.budget import Budget, Tuning
+from whitebench.budget import Budget, Limits, Tuning
 from whitebench.catalog import load_catalog
 from whitebench.recipe import Recipe, Tuned
 from whitebench.suite import Contestant, Suite, load_suite
@@ -55,7 +55,7 @@ def test_every_field_of_a_spec_is_explained(kind: type) -> None:
         assert f"| `{field.name}` |" in section, f"{kind.__name__}.{field.name}"
 
 
-@pytest.mark.parametrize("kind", [Suite, Budget, Tuning, Recipe, Tuned, Contestant])
+@pytest.mark.parametrize("kind", [Suite, Budget, Limits, Tuning, Recipe, Tuned, Contestant])
 def test_every_key_of_a_suite_is_explained(kind: type) -> None:
     for field in dataclasses.fields(kind):
         if field.name != "guests":  # from the command line, never from the file
