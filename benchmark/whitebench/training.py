@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import operator
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from whitebench.course import Course, feature_width
+from whitebench.diagnosis import find_in_gradients, find_in_step
 from whitebench.errors import DivergedError
 from whitebench.evaluation import headline, ranking
 from whitebench.events import EpochEnded
@@ -56,7 +58,8 @@ def train(course: Course, subject: Subject, training: Samples, validation: Sampl
     A fit whose folder holds a checkpoint goes on from it and ends bit-identical to an undisturbed one.
 
     Raises:
-        DivergedError: the loss or the gradient is not a finite number; names the step and the last finite loss.
+        DivergedError: the loss or the gradient is not a finite number; says when, where in the model, and what the
+            last finite loss was.
         MetricError: the primary metric cannot be computed on the validation split.
     """
     plan = course.plan
@@ -181,6 +184,17 @@ class _Module(lightning.LightningModule):
         return loss, logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        loss = reduce(operator.add, self.terms(batch, index).values())
+        value = loss.item()
+        if not math.isfinite(value):
+            why = find_in_step(self.model, lambda: self.terms(batch, index))
+            raise self._diverged("loss", value, f"in epoch {self.current_epoch + 1}, step {self.global_step + 1}", why)
+        self.last_finite = value
+        self.losses.add(value)
+        return loss
+
+    def terms(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Tensor]:
+        """Return what the loss of a training step adds up from, the same however often it is asked."""
         inputs, labels = batch
         # Every draw of this step (augmentation, dropout) follows from seed, epoch and step: a resumed
         # fit is bit-identical to an undisturbed one.
@@ -189,29 +203,24 @@ class _Module(lightning.LightningModule):
             generator = torch.Generator(device=inputs.device).manual_seed(seed)
             inputs = self.course.task.augment(self.course.task_config, inputs, generator)
         loss, _ = self.loss(inputs, soft_targets(labels, self.course.task.classes, self.recipe.label_smoothing))
+        terms = {f"objective {self.course.objective.name!r}": loss}
         if self.course.model.penalty is not None:
-            loss = loss + self.course.model.penalty(self.model)
-        self._check_finite(loss)
-        return loss
+            terms["model's penalty"] = self.course.model.penalty(self.model)
+        return terms
 
-    def _check_finite(self, loss: Tensor) -> None:
-        value = loss.item()
-        if not math.isfinite(value):
-            raise self._diverged("loss", value)
-        self.last_finite = value
-        self.losses.add(value)
-
-    def _diverged(self, what: str, value: float) -> DivergedError:
+    def _diverged(self, what: str, value: float, when: str, why: str) -> DivergedError:
         before = "none" if self.last_finite is None else f"{self.last_finite:.4g}"
-        return DivergedError(
-            f"the {what} is {value} in epoch {self.current_epoch + 1}, step {self.global_step + 1} "
-            f"(last finite loss: {before})"
-        )
+        return DivergedError(f"the {what} is {value} {when} (last finite loss: {before}): {why}")
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
         inputs, labels = batch
-        loss, logits = self.loss(inputs, soft_targets(labels, self.course.task.classes, 0.0))
-        self.validation_losses.add(float(loss), weight=len(labels))
+        targets = soft_targets(labels, self.course.task.classes, 0.0)
+        loss, logits = self.loss(inputs, targets)
+        value = float(loss)
+        if not math.isfinite(value):
+            why = find_in_step(self.model, lambda: {"objective": self.loss(inputs, targets)[0]})
+            raise self._diverged("validation loss", value, f"after epoch {self.current_epoch + 1}", why)
+        self.validation_losses.add(value, weight=len(labels))
         given = {"logits": logits.float(), "labels": labels}
         with ranking(self.course.primary):
             self.primary.update(*[given[need] for need in self.course.primary.needs])
@@ -219,9 +228,6 @@ class _Module(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         value = headline(self.course.primary, self.primary)
         self.primary.reset()
-        validation_loss = self.validation_losses.take()
-        if not math.isfinite(validation_loss):
-            raise self._diverged("validation loss", validation_loss)
         self.history.append(
             EpochEnded(
                 fit=self.course.plan.name,
@@ -230,7 +236,7 @@ class _Module(lightning.LightningModule):
                 epochs=self.course.plan.budget.epochs,
                 validation=value,
                 train_loss=self.losses.take(),
-                validation_loss=validation_loss,
+                validation_loss=self.validation_losses.take(),
                 learning_rate=float(self.trainer.optimizers[0].param_groups[0]["lr"]),
                 gradient_norm=self.norms.take(),
                 seconds=self.seconds,
@@ -241,10 +247,15 @@ class _Module(lightning.LightningModule):
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: object, **__: object) -> None:
         limit = self.recipe.clip_norm or math.inf
         trained = [weight for group in optimizer.param_groups for weight in group["params"]]
-        norm = float(nn.utils.clip_grad_norm_(trained, limit))
-        if not math.isfinite(norm):  # the step would make every weight NaN, after the last step unnoticed
-            raise self._diverged("gradient norm", norm)
-        self.norms.add(norm)
+        # What clip_grad_norm_ does, in its two halves: between them the gradients are still as they came.
+        norm = nn.utils.get_total_norm([weight.grad for weight in trained if weight.grad is not None])
+        value = float(norm)
+        if not math.isfinite(value):  # the step would make every weight NaN, after the last step unnoticed
+            why = find_in_gradients({name.removeprefix("model."): one for name, one in self.named_parameters()})
+            when = f"in epoch {self.current_epoch + 1}, step {self.global_step + 1}"
+            raise self._diverged("gradient norm", value, when, why)
+        nn.utils.clip_grads_with_norm_(trained, limit, norm)
+        self.norms.add(value)
 
     def configure_optimizers(self) -> Any:
         trained = [weight for weight in self.parameters() if weight.requires_grad]

@@ -160,8 +160,63 @@ def test_a_models_own_penalty_is_part_of_the_loss(make_plan: MakePlan, catalog: 
 def test_a_loss_that_is_no_number_names_its_step_and_the_last_finite_loss(
     make_plan: MakePlan, catalog: Catalog
 ) -> None:
-    with pytest.raises(DivergedError, match=r"the loss is nan in epoch 1, step 2 \(last finite loss: [0-9.]+\)"):
+    when = r"the loss is nan in epoch 1, step 2 \(last finite loss: [0-9.]+\): "
+    with pytest.raises(DivergedError, match=f"{when}taken again, the same step is finite"):  # this model counts steps
         run(make_plan("faulty[how=nan]"), catalog)
+
+
+def spoil(subject: Subject, layer: str, *, step: int, training: bool = True) -> None:
+    """Let a layer give NaN from its `step`-th training pass on, or whenever it is validated."""
+    passes = 0
+
+    def hook(module: torch.nn.Module, _given: object, output: torch.Tensor) -> torch.Tensor:
+        nonlocal passes
+        passes += module.training
+        return output * float("nan") if module.training is training and passes >= step else output
+
+    subject.module.get_submodule(layer).register_forward_hook(hook)
+
+
+def diverge(plan: FitPlan, catalog: Catalog, layer: str, **spoiling: Any) -> str:
+    course = resolve(plan, catalog)
+    seed_everything(plan.seed)
+    subject = build(course)
+    spoil(subject, layer, **spoiling)
+    with pytest.raises(DivergedError) as raised:
+        train(course, subject, split(course, "train"), split(course, "validation"), lambda _: "go")
+    return str(raised.value)
+
+
+def test_a_loss_that_is_no_number_names_the_layer_it_came_from(make_plan: MakePlan, catalog: Catalog) -> None:
+    said = diverge(make_plan(), catalog, "act", step=6)
+    assert said.startswith("the loss is nan in epoch 2, step 6 (last finite loss: ")
+    assert said.endswith("): the first layer whose output is not finite is 'act', a ReLU")
+
+
+def test_a_validation_loss_that_is_no_number_names_its_epoch_and_the_layer(
+    make_plan: MakePlan, catalog: Catalog
+) -> None:
+    said = diverge(make_plan(), catalog, "hidden", step=8, training=False)
+    assert said.startswith("the validation loss is nan after epoch 2 (last finite loss: ")
+    assert said.endswith("): the first layer whose output is not finite is 'hidden', a Linear")
+
+
+def test_a_penalty_that_is_no_number_is_named(make_plan: MakePlan, catalog: Catalog) -> None:
+    course = resolve(make_plan("penalised"), catalog)
+    spec = dataclasses.replace(course.model, penalty=lambda model: next(model.parameters()).sum() * float("inf"))
+    course = dataclasses.replace(course, model=spec)
+    subject = build(course)
+    with pytest.raises(DivergedError, match="the output of every layer is finite, the model's penalty is not"):
+        train(course, subject, split(course, "train"), split(course, "validation"), lambda _: "go")
+
+
+def test_inputs_that_their_augmentation_spoilt_are_named(make_plan: MakePlan, catalog: Catalog) -> None:
+    course = resolve(make_plan(recipe={"augment": True}), catalog)
+    task = dataclasses.replace(course.task, augment=lambda config, inputs, generator: inputs / 0)
+    course = dataclasses.replace(course, task=task)
+    subject = build(course)
+    with pytest.raises(DivergedError, match="what the model is given is not finite already: look at the task's"):
+        train(course, subject, split(course, "train"), split(course, "validation"), lambda _: "go")
 
 
 def test_a_step_that_would_make_every_weight_nan_is_seen_at_the_last_step_too(
@@ -172,7 +227,7 @@ def test_a_step_that_would_make_every_weight_nan_is_seen_at_the_last_step_too(
     subject = build(course)
     weight = next(subject.module.get_submodule("head").parameters())
     weight.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore[no-untyped-call]  # torch says no more
-    with pytest.raises(DivergedError, match="the gradient norm is inf in epoch 1, step 1"):
+    with pytest.raises(DivergedError, match=r"the gradient norm is inf in epoch 1, step 1 .*'head.weight' \(1 of 4"):
         train(course, subject, split(course, "train"), split(course, "validation"), lambda _: "go")
 
 
