@@ -133,12 +133,9 @@ def _is_stopped(error: BaseException | None) -> bool:
 
 
 def _run(plan: FitPlan, hear: Any) -> Fitted | Pruned:
-    import torch
-
     from whitebench.catalog import load_catalog
     from whitebench.fitting import run_fit
 
-    torch.set_num_threads(plan.budget.threads)
     catalog = load_catalog(plan.plugins)
     try:
         return run_fit(plan, catalog, hear)

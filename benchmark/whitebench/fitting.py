@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
-from whitebench import cost, evaluation
+from whitebench import cost, evaluation, footing
 from whitebench.course import Course, build, resolve
 from whitebench.errors import WhitebenchError
 from whitebench.evaluation import Subject
@@ -19,7 +19,7 @@ from whitebench.provenance import CODE, Provenance, commit_of, now, processor_na
 from whitebench.result import Score, digest
 from whitebench.samples import load_samples
 from whitebench.source import versions_of
-from whitebench.specs import Direction, Samples
+from whitebench.specs import Direction, Samples, Split
 from whitebench.training import Hear, Trained, seed_everything, train
 
 if TYPE_CHECKING:
@@ -36,18 +36,23 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     already on disk.
 
     Raises:
-        WhitebenchError: the plan names something unknown or asks for a model that cannot be built.
-        DivergedError: the loss or the gradient is not a finite number; names the step and the last finite loss.
+        WhitebenchError: the plan names something unknown, asks for a model that cannot be built, or something in
+            it changes settings of torch that hold for the whole process.
+        DivergedError: the loss or the gradient is not a finite number; says when, where in the model, and what the
+            last finite loss was.
         MetricError: the primary metric cannot be computed on the validation split.
     """
     started, code = now(), commit_of(CODE)
     course = resolve(plan, catalog)
-    training, train_print = load_samples(course.task, course.task_config, "train")
-    validation, validation_print = load_samples(course.task, course.task_config, "validation")
+    ground = footing.take(plan.budget.threads)
+    training, train_print = _load(course, "train", ground)
+    validation, validation_print = _load(course, "validation", ground)
     memory = cost.PeakMemory("cuda" if torch.cuda.is_available() else "cpu")
     seed_everything(plan.seed)
     subject = build(course)
+    footing.check(ground, f"model {plan.contestant.model}")
     trained = train(course, subject, training, validation, hear)
+    footing.check(ground, f"the training of model {plan.contestant.model}")
     if trained.is_pruned:
         return Pruned(epoch=len(trained.history))
     reported = trained.history[trained.reported_epoch - 1]
@@ -67,13 +72,19 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     save_file(_state(subject.module), plan.folder / WEIGHTS)
     weights = digest((plan.folder / WEIGHTS).read_bytes())
     hear(AskTest(weights_sha256=weights))
-    tested = _test(course, subject, dataclasses.replace(fitted, weights_sha256=weights))
+    tested = _test(course, subject, dataclasses.replace(fitted, weights_sha256=weights), ground)
     return dataclasses.replace(tested, costs=_costs(course, subject, training, trained, peak))
 
 
-def _test(course: Course, subject: Subject, fitted: Fitted) -> Fitted:
+def _load(course: Course, split: Split, ground: footing.Footing) -> tuple[Samples, str]:
+    loaded = load_samples(course.task, course.task_config, split)
+    footing.check(ground, f"task {course.plan.task}")
+    return loaded
+
+
+def _test(course: Course, subject: Subject, fitted: Fitted, ground: footing.Footing) -> Fitted:
     plan, budget = course.plan, course.plan.budget
-    test, fingerprint = load_samples(course.task, course.task_config, "test")
+    test, fingerprint = _load(course, "test", ground)
     logits = evaluation.predict(subject, test.inputs, batch_size=budget.batch_size, precision=budget.precision)
     predictions = {"index": torch.arange(len(test)), "labels": test.labels.contiguous(), "logits": logits}
     save_file(predictions | evaluation.per_sample(course.primary, logits, test.labels), plan.folder / PREDICTIONS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +212,41 @@ def test_a_plan_that_names_what_is_not_there_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         run_fit(make_plan(**changes), catalog, go)
+
+
+@pytest.fixture
+def _as_it_was() -> Iterator[None]:
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("_as_it_was")
+@pytest.mark.parametrize(("kind", "name", "maker"), [("model", "tiny", "build"), ("task", "blobs", "data")])
+def test_a_model_or_a_task_that_changes_what_everybody_computes_with_is_refused(
+    make_plan: MakePlan, catalog: Catalog, kind: Any, name: str, maker: str
+) -> None:
+    entry = catalog.entries[kind][name]
+
+    def make(*given: Any) -> Any:
+        made = getattr(entry.spec, maker)(*given)
+        torch.set_default_dtype(torch.float64)
+        return made
+
+    meddling = dataclasses.replace(entry, spec=dataclasses.replace(entry.spec, **{maker: make}))
+    entries = {**catalog.entries, kind: {**catalog.entries[kind], name: meddling}}
+    said = (
+        f"{kind} {name} changed torch's default dtype from torch.float32 to torch.float64, which holds for everything"
+    )
+    with pytest.raises(WhitebenchError, match=said):
+        run_fit(make_plan(), dataclasses.replace(catalog, entries=entries), go)
+
+
+@pytest.mark.usefixtures("_as_it_was")
+def test_so_is_one_that_does_it_while_it_is_trained(make_plan: MakePlan, catalog: Catalog) -> None:
+    def hear(_: Message) -> Answer:
+        torch.set_num_threads(2)
+        return "go"
+
+    with pytest.raises(WhitebenchError, match="the training of model tiny changed torch's number of threads from 1 to"):
+        run_fit(make_plan(), catalog, hear)
