@@ -125,10 +125,20 @@ def result_lines(result: Result) -> list[str]:
         + ", ".join(f"{name} {version}".strip() for name, version in source.distributions.items()),
         f"machine: {source.device}, {count(source.threads, 'thread')}, precision {source.precision}, "
         f"{source.platform}, Python {source.python}, torch {source.torch}, CUDA {source.cuda or 'none'}",
+        f"repeatable: {_repeatable(result)}",
         f"when: {source.started} to {source.ended}, seed {source.seed}",
         f"data: {', '.join(f'{split} {digest[:12]}' for split, digest in source.fingerprints.items())}",
         f"identity: {result.identity}",
     ]
+
+
+def _repeatable(result: Result) -> str:
+    if result.provenance.is_deterministic:
+        return "the same seed, thread count and machine give the same digits"
+    return (
+        "not to the last digit: on a GPU some of torch's kernels have no form that adds up in a fixed order "
+        "(the fit's log names those that said so)"
+    )
 
 
 def options_again(suite: str, *, plugins: Sequence[Path], overrides: Sequence[str], store: str | None) -> str:

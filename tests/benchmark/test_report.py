@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -11,7 +12,8 @@ from whitebench import report
 from whitebench.conductor import Summary
 from whitebench.identity import CellName
 from whitebench.ledger import Ledger
-from whitebench.result import CellRecord, CellState
+from whitebench.provenance import Provenance
+from whitebench.result import CellRecord, CellState, Chosen, Result
 from whitebench.suite import load_suite
 
 
@@ -31,6 +33,25 @@ def shown(table: object) -> str:
     console.print(table)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def result(**provenance: Any) -> Result:
+    source: dict[str, Any] = {
+        "commit": None, "is_dirty": None, "distributions": {}, "python": "3.11", "torch": "2", "cuda": None,
+        "platform": "Linux", "device": "cpu", "threads": 1, "precision": "32", "seed": 0, "started": "now",
+    }  # fmt: skip
+    return Result(
+        cell=CellName(suite="smoke", contestant="vit", task="digits", seed=0), identity="a" * 64, primary="accuracy",
+        scores=[], costs=[], chosen=Chosen(hyperparameters={}, trial=None, validation=None), epochs_allowed=2,
+        reported_epoch=2, validation=0.5, test_samples=10, test_openings=1, predictions_sha256="", weights_sha256="",
+        provenance=Provenance(**{**source, **provenance}),
+    )  # fmt: skip
+
+
+def test_a_result_says_whether_its_digits_come_again_and_why_not() -> None:
+    assert "repeatable: the same seed, thread count and machine give the same digits" in report.result_lines(result())
+    [line] = [line for line in report.result_lines(result(is_deterministic=False)) if line.startswith("repeatable: ")]
+    assert line.startswith("repeatable: not to the last digit: on a GPU some of torch's kernels")
 
 
 def test_cells_with_the_same_reason_share_a_line() -> None:
