@@ -1,42 +1,55 @@
-"""The inside of a fit's process: its group, its lifeline, its log, and its end put into words."""
+"""The inside of a fit's process: its group, its lifeline, its log, its limits, and how it came out."""
 
 from __future__ import annotations
 
 import bdb
 import contextlib
-import errno
 import faulthandler
 import fcntl
 import logging
 import os
 import signal
-import site
 import sys
-import sysconfig
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from whitebench.errors import DivergedError, MetricError, UnknownNameError, WhitebenchError
+from whitebench import memory, pulse
+from whitebench.errors import UnknownNameError
+from whitebench.fault import failure_of
 from whitebench.fit import LOG, Answer, FitPlan, Fitted, Message, Outcome, Pruned
-from whitebench.result import Failure, FailureKind
+from whitebench.kin import adopt_orphans, end_group
+from whitebench.result import Failure
+from whitebench.transcript import size
+
+MIB = 2**20
+
+GLANCE = 0.2
+"""Seconds between two looks at the log: a loop of prints makes some 100 MB in each second."""
+
+DUMP = signal.SIGUSR1
+"""The signal at which a fit writes to its log where it is, and ends."""
 
 
-def run_child(plan: FitPlan, channel: Connection[Any, Any], lifeline: Connection[Any, Any]) -> None:
-    """Run a fit in its own process: everything it prints goes to its log, how it ended to the conductor."""
+def run_child(plan: FitPlan, channel: Connection[Any, Any], lifeline: Connection[Any, Any], beats: Any) -> None:
+    """Run a fit in its own process: everything it prints goes to its log, how it ended to the conductor.
+
+    What it says goes through `channel` with the moment at which it was said; `beats` holds the moment of its
+    last sign of life.
+    """
     os.setpgid(0, 0)
-    # Lightning handles SIGTERM by taking note of it. What a fit forks (a pool's workers) would inherit that and
-    # outlive `terminate()`.
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    _hold(lifeline)
-    _log_to(plan)
+    adopt_orphans()
+    _hold(lifeline, plan)
+    _beat_into(beats)
     outcome = _outcome(plan, channel)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # the conductor ends the group as soon as it has the outcome
-    channel.send(outcome)
+    with contextlib.suppress(Exception):  # the disk may be full, and a stranger may have closed them
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # the conductor ends the group as soon as it has the outcome
+    channel.send((time.monotonic(), outcome))
 
 
 def run_question(
@@ -47,19 +60,19 @@ def run_question(
 ) -> None:
     """Ask `question` about a plan in its own process: what it raised goes to the conductor, what it printed nowhere."""
     os.setpgid(0, 0)
-    _hold(lifeline)
+    _hold(lifeline, plan)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     try:
         question(plan)
-        raised = None
+        raised: Failure | None = None
     except BaseException as error:  # whatever a stranger's model does, it is a Failure
-        raised = Failure(kind=kind_of(error), message=_message(error), traceback=traceback.format_exc(), log="")
+        raised = failure_of(error, plan)
     channel.send(raised)
 
 
-def _hold(lifeline: Connection[Any, Any]) -> None:
+def _hold(lifeline: Connection[Any, Any], plan: FitPlan) -> None:
     """End the whole group once the conductor's end of `lifeline` is closed, however that came about."""
     group = os.getpgid(0)
     if hasattr(fcntl, "F_SETSIG"):
@@ -68,44 +81,65 @@ def _hold(lifeline: Connection[Any, Any]) -> None:
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, -group)
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    threading.Thread(target=_wait_and_end, args=(lifeline, group), daemon=True).start()
+    threading.Thread(target=_watch_and_end, args=(lifeline, group, plan), daemon=True).start()
 
 
-def _wait_and_end(lifeline: Connection[Any, Any], group: int) -> None:
+def _watch_and_end(lifeline: Connection[Any, Any], group: int, plan: FitPlan) -> None:
+    log = plan.folder / LOG
+    most = size(log) + plan.limits.log_mib * MIB
     with contextlib.suppress(EOFError, OSError):
-        lifeline.recv_bytes()
+        while not lifeline.poll(GLANCE):
+            if size(log) > most:  # the conductor looks too, but it may be busy storing
+                os.kill(os.getpid(), DUMP)
     end_group(group)
 
 
-def _log_to(plan: FitPlan) -> None:
-    log = os.open(plan.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+def _beat_into(beats: Any) -> None:
+    def note() -> None:
+        beats.value = time.monotonic()
+
+    pulse.on_beat(note)
+    pulse.beat()
+
+
+def _log_to(file: Path) -> None:
+    log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.close(log)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what a fit said before it was killed counts
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1)
+    _say_where_on_the_way_out(log)
     logging.basicConfig(level=logging.INFO, force=True, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.captureWarnings(capture=True)
 
 
+def _say_where_on_the_way_out(log: int) -> None:
+    """Let every signal that can be caught write to the log where the fit is, then end it."""
+    faulthandler.enable(file=log)
+    outside = (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
+    for number in (DUMP, *outside):
+        signal.signal(number, signal.SIG_DFL)
+        faulthandler.register(number, file=log, chain=True)
+    # What a fit forks (a pool's workers) shall end at `terminate()` without a word.
+    os.register_at_fork(after_in_child=lambda: [signal.signal(number, signal.SIG_DFL) for number in outside])
+
+
 def _outcome(plan: FitPlan, channel: Connection[Any, Any]) -> Outcome:
     def hear(message: Message) -> Answer:
-        channel.send(message)
+        channel.send((time.monotonic(), message))
         answer: Answer = channel.recv()
         return answer
 
     try:
+        _log_to(plan.folder / LOG)
+        if plan.limits.memory_gib is not None:
+            memory.limit_memory(plan.limits.memory_gib)
         return _run(plan, hear)
     except BaseException as error:  # whatever a stranger's model does, it is a Failure
-        traceback.print_exc()
-        return Failure(
-            kind=kind_of(error),
-            message=_message(error),
-            traceback=traceback.format_exc(),
-            log=str(plan.folder / LOG),
-        )
+        memory.lift_limit()
+        with contextlib.suppress(Exception):  # the disk may be full
+            traceback.print_exc()
+        return failure_of(error, plan)
 
 
 def outcome_here(plan: FitPlan, hear: Callable[[Message], Answer]) -> Outcome:
@@ -120,7 +154,7 @@ def outcome_here(plan: FitPlan, hear: Callable[[Message], Answer]) -> Outcome:
         if _is_stopped(error):
             raise KeyboardInterrupt from error
         traceback.print_exc()
-        return Failure(kind=kind_of(error), message=_message(error), traceback=traceback.format_exc())
+        return failure_of(error, plan)
 
 
 def _is_stopped(error: BaseException | None) -> bool:
@@ -143,43 +177,3 @@ def _run(plan: FitPlan, hear: Any) -> Fitted | Pruned:
         if catalog.quarantined:  # the conductor knew the name, so its plugin loads there and not here
             raise ImportError(str(error)) from error
         raise
-
-
-def kind_of(error: BaseException) -> FailureKind:
-    """Return the kind of failure that an exception in a fit is."""
-    if isinstance(error, DivergedError):
-        return FailureKind.NAN
-    if isinstance(error, MetricError):
-        return FailureKind.METRIC
-    if isinstance(error, ImportError):
-        return FailureKind.IMPORT
-    if isinstance(error, WhitebenchError):
-        return FailureKind.CONFIG
-    # torch says it in words: OutOfMemoryError is a RuntimeError, and so is what RLIMIT_AS leads to.
-    words = str(error)
-    is_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    if isinstance(error, MemoryError) or is_system or "out of memory" in words or "can't allocate memory" in words:
-        return FailureKind.OOM
-    return FailureKind.ERROR
-
-
-def _message(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:500]
-    if isinstance(error, SystemExit):
-        return f"the fit called sys.exit({text})"
-    if isinstance(error, WhitebenchError | DivergedError | MetricError):
-        return text
-    return f"{type(error).__name__}: {text}{_place(error)}"
-
-
-def _place(error: BaseException) -> str:
-    """Return the last line of a plugin's own code that an error passed through, ` (FILE:LINE in FUNCTION)`."""
-    libraries = tuple({*site.getsitepackages(), sysconfig.get_path("stdlib"), str(Path(__file__).parent)})
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
-    return f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
-
-
-def end_group(group: int) -> None:
-    """End every process of a group, if it is still there."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)

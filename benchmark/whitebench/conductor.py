@@ -190,8 +190,9 @@ class Conductor:
             for fit in ready:
                 with interruption.welcome() if isinstance(fit, FitHere) else nullcontext():
                     fit.attend(self._heard, roster.catch_up)
-            for fit in [fit for fit in self.fits if isinstance(fit, RunningFit) and fit.is_overdue]:
-                self._ended(fit, fit.timed_out())
+            for fit in list(self.fits):
+                if (failure := fit.fault()) is not None:
+                    self._ended(fit, failure)
             roster.catch_up()
 
     def _next(self, roster: Roster) -> Work | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from whitebench.errors import MetricError, WhitebenchError
+from whitebench.pulse import beat
 from whitebench.result import RAISED, Score
 from whitebench.specs import MetricContext, MetricSpec, Reading, Samples
 from whitebench.trace import observe, offered_kinds
@@ -53,8 +54,11 @@ class Subject:
 def predict(subject: Subject, inputs: Tensor, *, batch_size: int, precision: str = "32") -> Tensor:
     """Return the logits (N, C) of every sample exactly once, float32 on the CPU, in the samples' order."""
     subject.module.eval()
+    batches = []
     with autocast(subject.device, precision):
-        batches = [subject.module(batch.to(subject.device)).float().cpu() for batch in torch.split(inputs, batch_size)]
+        for batch in torch.split(inputs, batch_size):
+            batches.append(subject.module(batch.to(subject.device)).float().cpu())
+            beat()
     return torch.cat(batches)
 
 
@@ -218,7 +222,9 @@ def _score_inside(
             except Exception as error:
                 living.remove((spec, metric))
                 scores[spec.name] = _raised(spec, error)
+            beat()
     for spec, metric in living:
+        beat()
         try:
             scores[spec.name] = _scores(spec, metric.compute())
         except Exception as error:

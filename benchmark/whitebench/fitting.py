@@ -16,6 +16,7 @@ from whitebench.evaluation import Subject
 from whitebench.fit import PREDICTIONS, TRACES, WEIGHTS, AskTest, FitPlan, Fitted, Pruned
 from whitebench.identity import ENGINES
 from whitebench.provenance import CODE, Provenance, commit_of, now, processor_name
+from whitebench.pulse import beat
 from whitebench.result import Score, digest
 from whitebench.samples import load_samples
 from whitebench.source import versions_of
@@ -79,6 +80,7 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
 def _load(course: Course, split: Split, ground: footing.Footing) -> tuple[Samples, str]:
     loaded = load_samples(course.task, course.task_config, split)
     footing.check(ground, f"task {course.plan.task}")
+    beat()
     return loaded
 
 

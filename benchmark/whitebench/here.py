@@ -45,6 +45,9 @@ class FitHere:
         """Answer what the fit said last."""
         self._answers.append(answer)
 
+    def fault(self) -> None:
+        """No limit holds: a debugger takes its time."""
+
     def end(self) -> None:
         """Nothing is left to end: it has run, or an exception is on its way out of it."""
 

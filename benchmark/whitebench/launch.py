@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -16,14 +17,18 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
-from multiprocessing.forkserver import ensure_running
-from typing import Any
+from multiprocessing.forkserver import _forkserver, ensure_running
+from typing import Any, cast
 
-from whitebench.child import end_group, run_child, run_question
-from whitebench.fit import LOG, Answer, FitPlan, Message, Outcome
+from whitebench import kin
+from whitebench.child import DUMP, MIB, run_child, run_question
+from whitebench.fault import kind_of_exit
+from whitebench.fit import LOG, Answer, FitPlan, Fitted, Message, Outcome, Pruned
 from whitebench.result import Failure, FailureKind
+from whitebench.transcript import shorten, size, tail
 
 PRELOADED = (
+    "whitebench.cradle",
     "whitebench.fitting",
     "sklearn.datasets",
 )
@@ -32,27 +37,37 @@ PRELOADED = (
 GRACE = 5.0
 """Seconds a process is given to be gone after it was killed, or after it hung up."""
 
+DUMP_TIME = 1.0
+"""Seconds a fit is given to write down where it is."""
+
 TAIL = 16_000
-"""Characters of a log that tell how a fit died: faulthandler writes some 80 frames, the last call first, and
+"""Bytes of a log that tell how a fit died: faulthandler writes some 80 frames, the last call first, and
 the names of 170 extension modules after them."""
+
+_log = logging.getLogger(__name__)
 
 
 class RunningFit:
     """A fit under way, as the conductor holds it."""
 
     def __init__(self, context: Any, plan: FitPlan) -> None:
-        self.plan = plan
+        self.plan, self._file = plan, plan.folder / LOG
+        shorten(self._file)  # of an earlier life, whose conductor was killed
+        self._log_start = size(self._file)
         self._channel, theirs = context.Pipe()
         # The child holds the other end; when this process is gone, however it went, the child's whole
         # group is ended. PR_SET_PDEATHSIG alone was not enough.
         lifeline, self._lifeline = context.Pipe(duplex=False)
-        self._process = context.Process(target=run_child, args=(plan, theirs, lifeline), name=plan.name)
+        self._beat = context.RawValue("d", 0.0)
+        given = (plan, theirs, lifeline, self._beat)
+        self._process = context.Process(target=run_child, args=given, name=plan.name)
         self._process.start()
         theirs.close()
         lifeline.close()
-        self._started = time.monotonic()
+        self._started = self._answered = time.monotonic()
         self._idle = 0.0
         self._asked: float | None = None
+        self._is_over = self._ended_well = False
 
     @property
     def pid(self) -> int:
@@ -62,14 +77,14 @@ class RunningFit:
     @property
     def seconds(self) -> float:
         """How long the fit has been at work: time spent waiting for an answer is not counted."""
-        now = time.monotonic()
-        waiting = now - self._asked if self._asked is not None else 0.0
-        return now - self._started - self._idle - waiting
+        until = time.monotonic() if self._asked is None else self._asked
+        return until - self._started - self._idle
 
     @property
-    def is_overdue(self) -> bool:
-        """Whether the fit has taken longer than its limits allow."""
-        return self.seconds > self.plan.limits.fit_minutes * 60
+    def seconds_quiet(self) -> float:
+        """How long the fit has shown no sign of life; waiting for an answer is none of its doing."""
+        until = time.monotonic() if self._asked is None else self._asked
+        return until - max(self._answered, float(self._beat.value))
 
     @property
     def signs(self) -> tuple[Any, Any]:
@@ -81,8 +96,9 @@ class RunningFit:
         is_alive = self._process.is_alive()  # looked at first: what a fit said before it ended is then in the pipe
         try:
             if self._channel.poll():
-                said: Message | Outcome = self._channel.recv()
-                self._asked = time.monotonic()
+                said: Message | Outcome
+                self._asked, said = self._channel.recv()  # with the moment it was said: we may have been busy
+                self._ended_well = isinstance(said, Fitted | Pruned)
                 return said
         except (EOFError, OSError):
             self._process.join(GRACE)
@@ -97,43 +113,82 @@ class RunningFit:
     def answer(self, answer: Answer) -> None:
         """Answer what the fit said last."""
         if self._asked is not None:
-            self._idle, self._asked = self._idle + time.monotonic() - self._asked, None
+            self._answered = time.monotonic()
+            self._idle, self._asked = self._idle + self._answered - self._asked, None
         with contextlib.suppress(OSError):  # a fit that has ended in the meantime says so itself
             self._channel.send(answer)
 
+    def fault(self) -> Failure | None:
+        """Return which limit the fit has crossed, its log saying where it was; None where it may go on.
+
+        A fit of which this returned a Failure is to be ended.
+        """
+        if not self._process.is_alive() or self._channel.poll():  # it has something to say, which comes first
+            return None
+        limits = self.plan.limits
+        if self._is_flooding:
+            return self._caught(FailureKind.OUTPUT, self._flood)
+        if self.seconds > limits.fit_minutes * 60:
+            return self._caught(
+                FailureKind.TIMEOUT,
+                f"took longer than the {limits.fit_minutes:g} minutes of limits.fit_minutes: raise it, or make the "
+                "fit smaller",
+            )
+        if self.seconds_quiet > limits.stall_minutes * 60:
+            return self._caught(
+                FailureKind.STALLED,
+                f"gave no sign of life for the {limits.stall_minutes:g} minutes of limits.stall_minutes: where it "
+                "was stands in its log; raise the limit if that may take so long",
+            )
+        return None
+
     def end(self) -> None:
-        """End the fit's whole process group and wait until it is gone; harmless where it is gone already."""
-        end_group(self.pid)
+        """End every process of the fit and wait until they are gone; harmless where it was ended before."""
+        if self._is_over:
+            return
+        self._is_over = True
+        left = kin.descendants(self.pid) if self._process.is_alive() else []
+        ended = kin.end(left)
+        kin.end_group(self.pid)
         self._process.kill()  # for one that has not come so far as to lead its group
         self._process.join(GRACE)
+        ended += _end_orphans()
+        if self._ended_well and ended:
+            _log.warning("%s left running, now ended: %s", self.plan.name, ", ".join(dict.fromkeys(ended)))
+        if not _comes_true(lambda: kin.is_group_gone(self.pid), GRACE):
+            _log.error("%s: process group %d is still there, %g s after SIGKILL", self.plan.name, self.pid, GRACE)
+        shorten(self._file)
         self._channel.close()
         self._lifeline.close()
 
-    def timed_out(self) -> Failure:
-        """Return the failure of a fit that is about to be ended because it took too long."""
+    def _caught(self, kind: FailureKind, message: str) -> Failure:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGUSR1)  # faulthandler writes to the log where the fit is
-            time.sleep(0.2)
-        minutes = self.plan.limits.fit_minutes
-        return self._failure(
-            FailureKind.TIMEOUT,
-            f"took longer than the {minutes:g} minutes of limits.fit_minutes: raise it, or make the fit smaller",
-        )
+            os.kill(self.pid, DUMP)
+        self._process.join(DUMP_TIME)
+        return self._failure(kind, message)
+
+    @property
+    def _is_flooding(self) -> bool:
+        return size(self._file) - self._log_start > self.plan.limits.log_mib * MIB
+
+    @property
+    def _flood(self) -> str:
+        return f"printed more than the {self.plan.limits.log_mib:g} MiB of limits.log_mib: its log holds both ends"
 
     def _death(self) -> Failure:
+        if self._is_flooding:
+            return self._failure(FailureKind.OUTPUT, self._flood)
         code = self._process.exitcode
         if code is None:
             return self._failure(FailureKind.ERROR, "the fit closed its line to the conductor before it was done")
-        if code < 0:
-            name = signal.Signals(-code).name
-            hint = " (the system ends processes this way when memory runs out)" if name == "SIGKILL" else ""
-            return self._failure(FailureKind.KILLED, f"the fit's process was ended by {name}{hint}")
-        return self._failure(FailureKind.ERROR, f"the fit's process exited with code {code} before it was done")
+        return self._failure(*kind_of_exit(code, self._last_words))
 
     def _failure(self, kind: FailureKind, message: str) -> Failure:
-        log = self.plan.folder / LOG
-        tail = log.read_text(errors="replace")[-TAIL:] if log.exists() else ""
-        return Failure(kind=kind, message=message, traceback=tail, log=str(log))
+        return Failure(kind=kind, message=message, traceback=self._last_words, log=str(self._file))
+
+    @property
+    def _last_words(self) -> str:
+        return tail(self._file, TAIL, since=self._log_start)
 
 
 class _Asked:
@@ -160,7 +215,7 @@ class _Asked:
             said: Failure | None = self._channel.recv() if self._channel.poll() else None
         except (EOFError, OSError):
             said = None
-        end_group(int(self._process.pid))
+        kin.end_group(int(self._process.pid))
         self._process.kill()  # for one that has not come so far as to lead its group
         self._process.join(GRACE)
         self._channel.close()
@@ -233,6 +288,25 @@ def wait_for(fits: Sequence[RunningFit], seconds: float) -> list[RunningFit]:
     """Return those of `fits` that have something to say or have ended, after at most `seconds`."""
     ready = set(connection.wait([sign for fit in fits for sign in fit.signs], timeout=seconds))
     return [fit for fit in fits if not ready.isdisjoint(fit.signs)]
+
+
+def _end_orphans() -> list[str]:
+    """End what fits that are gone have left to the server of fits, and return it.
+
+    A fit adopts its own orphans while it lives; so whatever else is the server's child belongs to none that does.
+    """
+    server = cast("Any", _forkserver)._forkserver_pid  # multiprocessing offers no other way to know it
+    if server is None:
+        return []
+    living = {process.pid for process in multiprocessing.active_children() if process.pid is not None}
+    return kin.end_descendants(server, seconds=GRACE, but=living)
+
+
+def _comes_true(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (is_true := condition()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return is_true
 
 
 @contextlib.contextmanager

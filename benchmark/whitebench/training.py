@@ -28,6 +28,7 @@ from whitebench.evaluation import headline, ranking
 from whitebench.events import EpochEnded
 from whitebench.fit import Answer, Message
 from whitebench.optimisation import build_optimiser, schedule_factor, soft_targets
+from whitebench.pulse import beat
 from whitebench.samples import EpochSampler, InOrder, TensorBatches, mix
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ def train(course: Course, subject: Subject, training: Samples, validation: Sampl
         callbacks=[chosen, last, _Reporter(hear)],
         default_root_dir=plan.folder,
     )
+    # Lightning would take note of SIGTERM instead of ending, and when it is done put back Python's idea of every
+    # handler: faulthandler's, of which Python knows nothing, would be gone.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit(
         module,
         _loader(training, EpochSampler(len(training), plan.budget.batch_size, plan.seed)),
@@ -191,6 +195,7 @@ class _Module(lightning.LightningModule):
             raise self._diverged("loss", value, f"in epoch {self.current_epoch + 1}, step {self.global_step + 1}", why)
         self.last_finite = value
         self.losses.add(value)
+        beat()
         return loss
 
     def terms(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Tensor]:
@@ -221,6 +226,7 @@ class _Module(lightning.LightningModule):
             why = find_in_step(self.model, lambda: {"objective": self.loss(inputs, targets)[0]})
             raise self._diverged("validation loss", value, f"after epoch {self.current_epoch + 1}", why)
         self.validation_losses.add(value, weight=len(labels))
+        beat()
         given = {"logits": logits.float(), "labels": labels}
         with ranking(self.course.primary):
             self.primary.update(*[given[need] for need in self.course.primary.needs])

@@ -290,7 +290,7 @@ def test_so_many_failures_end_a_run_early_and_the_same_command_goes_on(world: Wo
 
 
 @pytest.mark.parametrize(
-    ("how", "kind"), [("raise", "error"), ("kill", "killed"), ("segfault", "killed"), ("exit", "error"), ("oom", "oom")]
+    ("how", "kind"), [("raise", "error"), ("kill", "killed"), ("segfault", "crashed"), ("exit", "exit"), ("oom", "oom")]
 )
 def test_a_cell_that_fails_says_why_and_the_suite_goes_on(
     world: World, write_suite: WriteSuite, how: str, kind: str
@@ -306,7 +306,7 @@ def test_a_cell_that_fails_says_why_and_the_suite_goes_on(
 
 
 def test_a_fit_that_takes_too_long_fails_and_the_suite_goes_on(world: World, write_suite: WriteSuite) -> None:
-    suite = write_suite("faulty[how=hang]", "tiny", trials=0, seeds=1, budget="\n[limits]\nfit_minutes = 0.02")
+    suite = write_suite("faulty[how=hang]", "tiny", trials=0, seeds=1, budget="\n[limits]\nfit_minutes = 0.1")
     world.run(suite)
     assert [record.reason.partition(":")[0] for record in world.ledger(suite).records] == ["timeout", ""]
     assert all(map(is_gone, world.pids()))

@@ -8,14 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from whitebench.budget import Limits
-from whitebench.child import kind_of
 from whitebench.fit import LOG, FitPlan, Fitted, Outcome, Pruned
 from whitebench.launch import GRACE, Launcher, RunningFit, wait_for
-from whitebench.result import Failure, FailureKind
+from whitebench.result import Failure, FailureKind, to_json
 from whitebench.suite import Contestant
 
 MakePlan = Callable[..., FitPlan]
@@ -38,15 +38,25 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> float:
 
 
 def outcome_of(fit: RunningFit) -> Outcome:
-    """Answer everything with go and return how the fit ended; its group is ended then."""
+    """Answer everything with go and return how the fit ended, also by crossing a limit; its group is ended then."""
     while True:
         wait_for([fit], 1.0)
         said = fit.receive()
-        if isinstance(said, Fitted | Pruned | Failure):
+        outcome = said if isinstance(said, Fitted | Pruned | Failure) else fit.fault()
+        if outcome is not None:
             fit.end()
-            return said
+            return outcome
         if said is not None:
             fit.answer("go")
+
+
+def caught(fit: RunningFit) -> Failure:
+    """Wait until the fit crosses a limit and return what that is called."""
+    started = time.monotonic()
+    while (failure := fit.fault()) is None:
+        assert time.monotonic() - started < 30.0
+        time.sleep(0.02)
+    return failure
 
 
 def failure_of(fit: RunningFit) -> Failure:
@@ -77,27 +87,245 @@ def test_a_fit_that_is_told_to_prune_says_that_it_was(launcher: Launcher, make_p
     assert outcome_of(fit) == Pruned(epoch=1)
 
 
-@pytest.mark.parametrize(
-    ("how", "kind", "message", "in_traceback"),
-    [
-        ("raise", "error", "RuntimeError: the model broke", "in misbehave"),
-        ("config", "config", "a width of 7 cannot be had", "in misbehave"),
-        ("nan", "nan", "the loss is nan in epoch 1, step 2 (last finite loss:", "_check_finite"),
-        ("oom", "oom", "RuntimeError: [enforce fail at alloc_cpu", "in misbehave"),
-        ("import", "import", "ModuleNotFoundError: No module named 'a_library_nobody_has'", "in misbehave"),
-        ("exit", "error", "the fit called sys.exit(3)", "in misbehave"),
-        ("os-exit", "error", "the fit's process exited with code 4 before it was done", ""),
-        ("kill", "killed", "the fit's process was ended by SIGKILL (the system ends processes this way", "last words"),
-        ("segfault", "killed", "the fit's process was ended by SIGSEGV", "in misbehave"),
-    ],
-)
-def test_every_way_to_fail_has_its_kind_its_message_and_where_it_happened(
-    launcher: Launcher, make_plan: MakePlan, how: str, kind: str, message: str, in_traceback: str
-) -> None:
-    failure = failure_of(launcher.start(make_plan(f"faulty[how={how}]")))
+CULPRIT = '''
+import ctypes, os, re, signal, subprocess, sys, time
+from dataclasses import dataclass
+import torch
+from torch import nn
+from whitebench import ModelSpec, WhitebenchError, hookimpl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    how: str = "none"
+    mark: str = ""
+
+
+def bring_up(mark):
+    """A child in our group, and a grandchild that left it (setsid) and lost its parent (a double fork)."""
+    daemon = "import os, subprocess\\nif not os.fork():\\n os.setsid()\\n "
+    daemon += "print(subprocess.Popen(['sleep', '600'], stdout=2).pid, flush=True)"
+    child = subprocess.Popen(["sleep", "600"])
+    grandchild = subprocess.run([sys.executable, "-c", daemon], stdout=subprocess.PIPE, text=True).stdout.strip()
+    with open(f"{mark}~", "w") as file:
+        file.write(f"{child.pid} {grandchild}")
+    os.replace(f"{mark}~", mark)
+
+
+def misbehave(how):
+    if how == "raise":
+        raise RuntimeError("the model broke")
+    if how == "config":
+        raise WhitebenchError("a width of 7 cannot be had")
+    if how == "import":
+        import a_library_nobody_has
+    if how == "exit":
+        sys.exit(3)
+    if how == "os-exit":
+        os._exit(4)
+    if how == "kill":
+        print("last words")
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
+    if how == "segfault":
+        ctypes.string_at(0)
+    if how == "abort":
+        os.abort()
+    if how == "bad-alloc":  # as C++ says it when nobody catches it
+        os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\\n")
+        os.abort()
+    if how == "oom":
+        torch.empty(10**15)
+    if how == "hoard":
+        hoard = [torch.empty(2**22) for _ in range(256)]  # 4 GiB, never touched
+    if how == "hoard-bytes":
+        hoard = [bytearray(2**24) for _ in range(256)]
+    if how == "full":
+        with open("/dev/full", "w") as file:
+            file.write("a checkpoint")
+    if how == "flood":
+        while True:
+            print("all work and no play" * 50)
+    if how == "hang":
+        time.sleep(600)
+    if how == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if how == "grab":  # a regular expression gone wild holds the interpreter's lock
+        re.match(r"(a+)+$", "a" * 60 + "b")
+    if how == "mute":
+        raise Mute
+    if how == "half":
+        raise RuntimeError("half a character: \\ud800")
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("and so is its text")
+
+
+class Culprit(nn.Sequential):
+    def __init__(self, fault, shape, classes):
+        super().__init__(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, classes))
+        self.fault, self.steps = fault, 0
+
+    def forward(self, x):
+        self.steps += self.training
+        if self.fault.how == "slow":
+            time.sleep(0.2)
+        if self.training and self.steps == 2:  # not the first: there shall be a finite loss before
+            if self.fault.mark:
+                bring_up(self.fault.mark)
+            misbehave(self.fault.how)
+        faulty = self.training and self.fault.how == "nan" and self.steps >= 2
+        return super().forward(x * float("nan") if faulty else x)
+
+
+@hookimpl
+def register_models():
+    return [ModelSpec(name="culprit", summary="misbehaves as told", config=Fault, build=Culprit, head="3")]
+'''
+
+
+@pytest.fixture
+def culprit(tmp_path: Path) -> Path:
+    """A local plugin file: a model that goes wrong as told, after it has brought up a child and a daemon."""
+    file = tmp_path / "culprit.py"
+    file.write_text(CULPRIT, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def accuse(make_plan: MakePlan, plugin: Path, culprit: Path, tmp_path: Path) -> MakePlan:
+    """Return a function that plans a fit of that model."""
+
+    def make(how: str, mark: str = "pids", **changes: Any) -> FitPlan:
+        contestant = Contestant(label="culprit", model=f"culprit[how={how},mark={tmp_path}/{mark}]")
+        return make_plan(contestant=contestant, plugins=[plugin, culprit], **changes)
+
+    return make
+
+
+def brought_up(file: Path) -> list[int]:
+    return [int(pid) for pid in file.read_text(encoding="utf-8").split()]
+
+
+FAULTS: list[tuple[str, str, str, str, dict[str, float]]] = [
+    ("raise", "error", "RuntimeError: the model broke", "in misbehave", {}),
+    ("mute", "error", "Mute: (it cannot say what)", "in misbehave", {}),
+    ("half", "error", "RuntimeError: half a character: ?", "in misbehave", {}),
+    ("config", "config", "a width of 7 cannot be had", "in misbehave", {}),
+    ("import", "import", "ModuleNotFoundError: No module named 'a_library_nobody_has'", "in misbehave", {}),
+    ("exit", "exit", "the fit called sys.exit(3)", "in misbehave", {}),
+    ("os-exit", "exit", "the fit's process exited with code 4 before it was done", "", {}),
+    ("kill", "killed", "the fit's process was ended by SIGKILL (the system ends processes this", "last words", {}),
+    ("term", "killed", "the fit's process was ended by SIGTERM", "in misbehave", {}),
+    ("segfault", "crashed", "the fit's process crashed with SIGSEGV", "in misbehave", {}),
+    ("abort", "crashed", "the fit's process crashed with SIGABRT", "in misbehave", {}),
+    ("bad-alloc", "oom", "the fit's process crashed with SIGABRT, because memory ran out", "in misbehave", {}),
+    ("oom", "oom", "RuntimeError: [enforce fail at alloc_cpu", "in misbehave", {}),
+    ("full", "disk", "OSError: [Errno 28] No space left on device", "in misbehave", {}),
+    ("nan", "nan", "the loss is nan in epoch 1, step 2 (last finite loss: ", "in training_step", {}),
+    ("flood", "output", "printed more than the 1 MiB of limits.log_mib", "in misbehave", {"log_mib": 1.0}),
+    ("hang", "timeout", "took longer than the 0.05 minutes of limits.fit_minutes", "in misbehave",
+     {"fit_minutes": 0.05}),
+    ("hang", "stalled", "gave no sign of life for the 0.05 minutes of limits.stall_minutes", "in misbehave",
+     {"stall_minutes": 0.05}),
+    ("stop", "stalled", "gave no sign of life for the 0.05 minutes of limits.stall_minutes", "",
+     {"stall_minutes": 0.05}),
+    ("grab", "stalled", "gave no sign of life for the 0.05 minutes of limits.stall_minutes", "in misbehave",
+     {"stall_minutes": 0.05}),
+]  # fmt: skip
+if sys.platform == "linux":
+    FAULTS += [
+        ("hoard", "oom", "RuntimeError: [enforce fail at alloc_cpu", "in misbehave", {"memory_gib": 0.25}),
+        ("hoard-bytes", "oom", "MemoryError: ", "in misbehave", {"memory_gib": 0.25}),
+    ]
+
+
+@pytest.mark.parametrize(("how", "kind", "message", "in_traceback", "limits"), FAULTS)
+def test_every_way_to_fail_has_its_kind_its_message_where_it_happened_and_leaves_no_process(
+    launcher: Launcher, accuse: MakePlan, tmp_path: Path, how: str, kind: str, message: str, in_traceback: str,
+    limits: dict[str, float],
+) -> None:  # fmt: skip
+    fit = launcher.start(accuse(how, limits=Limits(**limits)))
+    failure = failure_of(fit)
+    gone_after = time.monotonic()
+    pids = [fit.pid, *brought_up(tmp_path / "pids")]
+    assert len(pids) == 3
+    wait_until(lambda: all(map(is_gone, pids)), 10.0)
+    assert time.monotonic() - gone_after < 10.0
     assert (failure.kind, failure.message[: len(message)]) == (FailureKind(kind), message)
     assert in_traceback in failure.traceback
     assert Path(failure.log).name == LOG
+    to_json(failure)
+    if "memory_gib" in limits:
+        assert failure.message.endswith("; limits.memory_gib allows 0.25 GiB")
+
+
+def test_the_kinds_that_no_table_row_has_are_those_that_say_nothing_of_the_process() -> None:
+    assert set(FailureKind) - {FailureKind(kind) for _, kind, *_ in FAULTS} == {FailureKind.METRIC}
+
+
+def test_a_flood_ends_before_it_fills_the_disk_also_while_the_conductor_is_busy(
+    launcher: Launcher, accuse: MakePlan
+) -> None:
+    plan = accuse("flood", limits=Limits(log_mib=1.0))
+    fit = launcher.start(plan)
+    wait_until(lambda: bool(wait_for([fit], 1.0)), 60.0)  # nobody asks for its faults, and it ends all the same
+    said = fit.receive()
+    fit.end()
+    assert isinstance(said, Failure)
+    assert said.kind is FailureKind.OUTPUT
+    assert "in misbehave" in said.traceback
+    log = (plan.folder / LOG).read_text(encoding="utf-8")
+    assert len(log) < 2 * 512 * 1024 + 1024
+    assert "bytes left out: of a long log its first and last 512 KiB are kept" in log
+
+
+def test_a_fit_that_works_is_not_taken_for_one_that_hangs(launcher: Launcher, accuse: MakePlan) -> None:
+    # Four steps an epoch, each 0.2 s: longer than the limit, and never still for so long.
+    plan = accuse("slow", budget={"epochs": 6}, limits=Limits(stall_minutes=3 / 60), purpose="trial")
+    fit = launcher.start(plan)
+    assert isinstance(outcome_of(fit), Fitted)
+    assert fit.seconds > 4.0
+
+
+def test_waiting_for_an_answer_is_no_stall(launcher: Launcher, make_plan: MakePlan) -> None:
+    fit = launcher.start(make_plan(limits=Limits(stall_minutes=2 / 60)))
+    wait_until(lambda: bool(wait_for([fit], 1.0)), 60.0)
+    time.sleep(2.5)  # the conductor is busy
+    assert fit.fault() is None
+    fit.receive()
+    time.sleep(2.5)  # the conductor waits for other trials
+    assert fit.fault() is None
+    fit.answer("go")
+    assert fit.fault() is None
+    assert isinstance(outcome_of(fit), Fitted)
+
+
+def test_what_a_fit_leaves_behind_when_it_is_done_is_ended_and_its_result_stands(
+    launcher: Launcher, accuse: MakePlan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcome = outcome_of(launcher.start(accuse("none")))
+    assert isinstance(outcome, Fitted)
+    child, grandchild = brought_up(tmp_path / "pids")
+    assert is_gone(child)
+    assert is_gone(grandchild)
+    assert "blobs/tiny/blobs/0 left running, now ended: " in caplog.text
+    assert f"sleep ({child})" in caplog.text
+    assert f"sleep ({grandchild})" in caplog.text
+
+
+def test_the_end_of_one_fit_touches_no_process_of_another(launcher: Launcher, accuse: MakePlan, tmp_path: Path) -> None:
+    other = launcher.start(accuse("hang", mark="others", folder="other"))
+    wait_until((tmp_path / "others").exists, 60.0)
+    failure_of(launcher.start(accuse("segfault")))
+    assert all(map(is_gone, brought_up(tmp_path / "pids")))
+    still = [other.pid, *brought_up(tmp_path / "others")]
+    assert not any(map(is_gone, still))
+    other.end()
+    assert all(map(is_gone, still))
 
 
 COUNTING = """
@@ -137,6 +365,53 @@ def test_a_fit_has_the_threads_of_its_budget_whatever_its_server_has(
     assert outcome.provenance.threads == threads
 
 
+@pytest.mark.parametrize(("how", "kind"), [("segfault", "crashed"), ("hang", "stalled"), ("term", "killed")])
+def test_a_fit_that_goes_wrong_while_it_is_tested_says_where_too(
+    launcher: Launcher, make_plan: MakePlan, plugin: Path, culprit: Path, how: str, kind: str
+) -> None:
+    culprit.write_text(CULPRIT + WICKED, encoding="utf-8")
+    plan = make_plan(metrics=("error", how), plugins=[plugin, culprit], limits=Limits(stall_minutes=0.05))
+    failure = failure_of(launcher.start(plan))
+    assert failure.kind is FailureKind(kind)
+    assert "in misbehave" in failure.traceback
+
+
+WICKED = """
+import torchmetrics
+from whitebench import MetricSpec
+
+
+class Wicked(torchmetrics.Metric):
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def update(self, logits):
+        misbehave(self.how)
+
+    def compute(self):
+        return 0.0
+
+
+@hookimpl
+def register_metrics():
+    return [MetricSpec(name=how, version=1, summary="", direction="lower", needs=("logits",),
+                       build=lambda context, how=how: Wicked(how)) for how in ("segfault", "hang", "term")]
+"""
+
+
+def test_two_fits_of_one_seed_with_two_threads_give_the_same_digits(launcher: Launcher, make_plan: MakePlan) -> None:
+    # Wide enough that torch shares the work out: from 32,768 elements upwards.
+    digests = set()
+    for folder in ("a", "b", "c"):
+        plan = make_plan("tiny[width=20000]", folder=folder, budget={"threads": 2, "epochs": 1})
+        outcome = outcome_of(launcher.start(plan))
+        assert isinstance(outcome, Fitted)
+        assert outcome.provenance.threads == 2
+        digests.add((outcome.weights_sha256, outcome.predictions_sha256))
+    assert len(digests) == 1
+
+
 def test_a_metric_that_cannot_rank_is_a_failure_of_its_own_kind(launcher: Launcher, make_plan: MakePlan) -> None:
     failure = failure_of(launcher.start(make_plan(primary="error-mute")))
     assert (failure.kind, failure.message) == (
@@ -161,8 +436,7 @@ def test_a_fit_that_takes_too_long_is_ended_and_says_where_it_was(
     launcher: Launcher, make_plan: MakePlan, how: str
 ) -> None:
     fit = launcher.start(make_plan(f"faulty[how={how}]", limits=Limits(fit_minutes=0.5 / 60)))
-    wait_until(lambda: fit.is_overdue)
-    failure = fit.timed_out()
+    failure = caught(fit)
     fit.end()
     assert failure.kind is FailureKind.TIMEOUT
     assert failure.message.startswith("took longer than the 0.00833333 minutes of limits.fit_minutes")
@@ -253,13 +527,14 @@ from whitebench.recipe import Recipe, Tuned
 from whitebench.suite import Contestant
 
 if __name__ == "__main__":
-    plugin, folder = map(Path, sys.argv[1:])
+    *plugins, folder = map(Path, sys.argv[1:])
     launcher, fits = Launcher(threads=1), []  # a fit that nobody holds any more is ended
     for how in ("hang", "grab"):
         fit = launcher.start(FitPlan(
-            name=how, purpose="trial", contestant=Contestant(model=f"faulty[how={how}]"), task="blobs", primary="error",
-            metrics=(), budget=Budget(epochs=1, batch_size=16, trials=0), recipe=Recipe(learning_rate=Tuned(value=0.1)),
-            hyperparameters={"learning_rate": 0.1, "weight_decay": 0.0}, seed=0, plugins=[plugin], folder=folder / how,
+            name=how, purpose="trial", task="blobs", primary="error", metrics=(),
+            contestant=Contestant(label="culprit", model=f"culprit[how={how},mark={folder}/{how}-pids]"),
+            budget=Budget(epochs=1, batch_size=16, trials=0), recipe=Recipe(learning_rate=Tuned(value=0.1)),
+            hyperparameters={"learning_rate": 0.1, "weight_decay": 0.0}, seed=0, plugins=plugins, folder=folder / how,
         ))
         fits.append(fit)
         print(fit.pid, flush=True)
@@ -270,31 +545,23 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_when_the_conductor_is_killed_its_fits_and_its_server_go_too(plugin: Path, tmp_path: Path) -> None:
+def test_when_the_conductor_is_killed_its_fits_what_they_brought_up_and_its_server_go_too(
+    plugin: Path, culprit: Path, tmp_path: Path
+) -> None:
     script = tmp_path / "conductor.py"
     script.write_text(CONDUCTOR, encoding="utf-8")
-    command = [sys.executable, str(script), str(plugin), str(tmp_path)]
+    command = [sys.executable, str(script), str(plugin), str(culprit), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as conductor:
         assert conductor.stdout is not None
         try:
             pids = [int(conductor.stdout.readline()) for _ in range(3)]
-            time.sleep(1.0)  # the fits are deep in what they hang in
+            for file in (tmp_path / "hang-pids", tmp_path / "grab-pids"):
+                wait_until(file.exists, 60.0)
+                pids += brought_up(file)
+            time.sleep(0.5)  # the fits are deep in what they hang in
+            assert len(pids) == 7
             assert not any(map(is_gone, pids))
         finally:
             conductor.send_signal(signal.SIGKILL)
         conductor.wait(30)
         wait_until(lambda: all(map(is_gone, pids)), 5.0)
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (MemoryError(), "oom"),
-        (RuntimeError("CUDA out of memory. Tried to allocate"), "oom"),
-        (OSError(12, "Cannot allocate memory"), "oom"),
-        (ImportError("libfoo.so"), "import"),
-        (ZeroDivisionError(), "error"),
-    ],
-)
-def test_kinds_of_exceptions(error: BaseException, kind: str) -> None:
-    assert kind_of(error) is FailureKind(kind)

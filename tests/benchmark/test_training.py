@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from whitebench import pulse
 from whitebench.catalog import Catalog
 from whitebench.course import Course, build, resolve
 from whitebench.errors import DivergedError, MetricError, TraceError
@@ -256,6 +258,27 @@ def test_a_trace_that_names_no_module_is_refused_before_training(make_plan: Make
 
     with pytest.raises(TraceError, match=r"no module matches 'blocks\.\*'"):
         run(make_plan("blind", metrics=("depths",)), catalog, never)
+
+
+def test_every_step_and_every_validation_batch_is_a_sign_of_life(
+    make_plan: MakePlan, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[int] = []
+    monkeypatch.setattr(pulse, "_listeners", [lambda: beats.append(1)])
+    run(make_plan(), catalog)
+    assert len(beats) == 2 * (4 + 2)  # two epochs of 60 and 30 samples in batches of 16
+
+
+def test_training_leaves_the_handlers_of_signals_as_they_are(make_plan: MakePlan, catalog: Catalog) -> None:
+    seen: list[Any] = []
+    before = signal.getsignal(signal.SIGTERM)
+
+    def look(_: Message) -> Answer:
+        seen.append(signal.getsignal(signal.SIGTERM))
+        return "go"
+
+    run(make_plan(), catalog, look)
+    assert [*seen, signal.getsignal(signal.SIGTERM)] == [before] * 3
 
 
 def test_an_epoch_that_was_told_is_on_disk(make_plan: MakePlan, catalog: Catalog) -> None:

@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 from whitebench.budget import Budget, Limits, Tuning
 from whitebench.catalog import load_catalog
 from whitebench.recipe import Recipe, Tuned
+from whitebench.result import FailureKind
 from whitebench.suite import Contestant, Suite, load_suite
 
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -53,6 +54,11 @@ def test_every_field_of_a_spec_is_explained(kind: type) -> None:
     section = PLUGINS.partition(f"### {kind.__name__}\n")[2].partition("\n### ")[0]
     for field in dataclasses.fields(kind):
         assert f"| `{field.name}` |" in section, f"{kind.__name__}.{field.name}"
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_every_kind_of_failure_is_explained(kind: FailureKind) -> None:
+    assert f"| `{kind}` |" in SUITES
 
 
 @pytest.mark.parametrize("kind", [Suite, Budget, Limits, Tuning, Recipe, Tuned, Contestant])

@@ -1,0 +1,116 @@
+"""What ended a fit, put into a kind and into words: an exception inside, or an exit code seen from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import signal
+import site
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from whitebench.errors import DivergedError, MetricError, WhitebenchError
+from whitebench.fit import LOG, FitPlan
+from whitebench.result import Failure, FailureKind
+from whitebench.transcript import ends
+
+MOST = 64_000
+"""Characters kept of a traceback: an exception may say a megabyte."""
+
+OURS = (WhitebenchError, DivergedError, MetricError)
+
+CRASHES = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
+)
+"""Signals that a process brings upon itself."""
+
+SHORT = ("out of memory", "allocate memory", "DefaultCPUAllocator", "std::bad_alloc")
+"""How torch, C++ and the system say that memory ran out: torch's OutOfMemoryError is a RuntimeError."""
+
+FULL = ("No space left on device", "Disk quota exceeded")
+"""How libraries that raise no OSError say that the disk is full."""
+
+
+def failure_of(error: BaseException, plan: FitPlan) -> Failure:
+    """Return the failure that an exception in a fit is."""
+    kind = kind_of(error)
+    message = _message(error)
+    if kind is FailureKind.OOM and plan.limits.memory_gib is not None:
+        message += f"; limits.memory_gib allows {plan.limits.memory_gib:g} GiB"
+    lines = "".join(traceback.format_exception(error))
+    return Failure(kind=kind, message=_plain(message), traceback=ends(_plain(lines), MOST), log=str(plan.folder / LOG))
+
+
+def kind_of(error: BaseException) -> FailureKind:
+    """Return the kind of failure that an exception is; what was raised `from` a full disk is one too."""
+    causes = list(_with_causes(error))
+    if any(isinstance(one, MemoryError) or _says(one, (errno.ENOMEM,), SHORT) for one in causes):
+        return FailureKind.OOM
+    if any(_says(one, (errno.ENOSPC, errno.EDQUOT), FULL) for one in causes):
+        return FailureKind.DISK
+    kinds: list[tuple[type[BaseException], FailureKind]] = [
+        (DivergedError, FailureKind.NAN),
+        (MetricError, FailureKind.METRIC),
+        (ImportError, FailureKind.IMPORT),
+        (WhitebenchError, FailureKind.CONFIG),
+        (SystemExit, FailureKind.EXIT),
+    ]
+    return next((kind for raised, kind in kinds if isinstance(error, raised)), FailureKind.ERROR)
+
+
+def kind_of_exit(code: int, last_words: str) -> tuple[FailureKind, str]:
+    """Return the kind of failure that the end of a process is, and what it says; negative codes are signals."""
+    if code >= 0:
+        return FailureKind.EXIT, f"the fit's process exited with code {code} before it was done"
+    name = f"signal {-code}"
+    with contextlib.suppress(ValueError):  # a real-time signal has no name
+        name = signal.Signals(-code).name
+    if -code not in CRASHES:
+        hint = " (the system ends processes this way when memory runs out)" if name == "SIGKILL" else ""
+        return FailureKind.KILLED, f"the fit's process was ended by {name}{hint}"
+    if "std::bad_alloc" in last_words:
+        return FailureKind.OOM, f"the fit's process crashed with {name}, because memory ran out (std::bad_alloc)"
+    return FailureKind.CRASHED, f"the fit's process crashed with {name}"
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _says(error: BaseException, numbers: Sequence[int], words: Sequence[str]) -> bool:
+    if isinstance(error, OSError) and error.errno in numbers:
+        return True
+    # Ours only quote what others said; what they quote is among the causes.
+    return not isinstance(error, OURS) and any(word in _said(error) for word in words)
+
+
+def _message(error: BaseException) -> str:
+    text = " ".join(_said(error).split())[:500]
+    if isinstance(error, SystemExit):
+        return f"the fit called sys.exit({text})"
+    if isinstance(error, OURS):
+        return text
+    return f"{type(error).__name__}: {text}{_place(error)}"
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a stranger's exception
+        return "(it cannot say what)"
+
+
+def _place(error: BaseException) -> str:
+    """Return the last line of a plugin's own code that an error passed through, ` (FILE:LINE in FUNCTION)`."""
+    libraries = tuple({*site.getsitepackages(), sysconfig.get_path("stdlib"), str(Path(__file__).parent)})
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
+    return f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+
+
+def _plain(text: str) -> str:
+    """Return `text` without halves of characters, which no file takes."""
+    return text.encode(errors="replace").decode()
