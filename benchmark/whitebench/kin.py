@@ -61,6 +61,14 @@ def end_descendants(pid: int, *, seconds: float, but: Collection[int] = ()) -> l
     return list(dict.fromkeys(ended))
 
 
+def is_gone(pid: int) -> bool:
+    """Return whether a process has ended, be it that nobody has asked after it yet."""
+    try:
+        return str(psutil.Process(pid).status()) == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
+
+
 def end_group(group: int) -> None:
     """End every process of a group, if it is still there."""
     with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -37,6 +37,9 @@ PRELOADED = (
 GRACE = 5.0
 """Seconds a process is given to be gone after it was killed, or after it hung up."""
 
+SERVER_GONE = 255
+"""The exit code that multiprocessing gives to the children of a server that is no more."""
+
 DUMP_TIME = 1.0
 """Seconds a fit is given to write down where it is."""
 
@@ -62,6 +65,7 @@ class RunningFit:
         given = (plan, theirs, lifeline, self._beat)
         self._process = context.Process(target=run_child, args=given, name=plan.name)
         self._process.start()
+        self._server = _server()
         theirs.close()
         lifeline.close()
         self._started = self._answered = time.monotonic()
@@ -146,13 +150,12 @@ class RunningFit:
         """End every process of the fit and wait until they are gone; harmless where it was ended before."""
         if self._is_over:
             return
-        self._is_over = True
         left = kin.descendants(self.pid) if self._process.is_alive() else []
         ended = kin.end(left)
-        kin.end_group(self.pid)
-        self._process.kill()  # for one that has not come so far as to lead its group
+        self._process.kill()
         self._process.join(GRACE)
-        ended += _end_orphans()
+        ended += _end_orphans(self._server)
+        kin.end_group(self.pid)  # last, so that what it held has been named
         if self._ended_well and ended:
             _log.warning("%s left running, now ended: %s", self.plan.name, ", ".join(dict.fromkeys(ended)))
         if not _comes_true(lambda: kin.is_group_gone(self.pid), GRACE):
@@ -160,6 +163,7 @@ class RunningFit:
         shorten(self._file)
         self._channel.close()
         self._lifeline.close()
+        self._is_over = True
 
     def _caught(self, kind: FailureKind, message: str) -> Failure:
         with contextlib.suppress(ProcessLookupError):
@@ -181,6 +185,8 @@ class RunningFit:
         code = self._process.exitcode
         if code is None:
             return self._failure(FailureKind.ERROR, "the fit closed its line to the conductor before it was done")
+        if code == SERVER_GONE and kin.is_gone(self._server):
+            return self._failure(FailureKind.KILLED, "the server that starts fits was ended, and its fits with it")
         return self._failure(*kind_of_exit(code, self._last_words))
 
     def _failure(self, kind: FailureKind, message: str) -> Failure:
@@ -290,14 +296,15 @@ def wait_for(fits: Sequence[RunningFit], seconds: float) -> list[RunningFit]:
     return [fit for fit in fits if not ready.isdisjoint(fit.signs)]
 
 
-def _end_orphans() -> list[str]:
+def _server() -> int:
+    return int(cast("Any", _forkserver)._forkserver_pid)  # multiprocessing offers no other way to know it
+
+
+def _end_orphans(server: int) -> list[str]:
     """End what fits that are gone have left to the server of fits, and return it.
 
     A fit adopts its own orphans while it lives; so whatever else is the server's child belongs to none that does.
     """
-    server = cast("Any", _forkserver)._forkserver_pid  # multiprocessing offers no other way to know it
-    if server is None:
-        return []
     living = {process.pid for process in multiprocessing.active_children() if process.pid is not None}
     return kin.end_descendants(server, seconds=GRACE, but=living)
 

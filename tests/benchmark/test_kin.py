@@ -45,6 +45,7 @@ def test_children_and_grandchildren_are_found_and_ended_and_named() -> None:
 def test_processes_that_are_gone_have_no_kin_and_are_not_ended_again() -> None:
     with family("pass") as process:
         process.wait()
+    assert kin.is_gone(process.pid)
     assert kin.descendants(process.pid) == []
     assert kin.end_descendants(process.pid, seconds=1.0) == []
     kin.end_group(process.pid)
@@ -55,6 +56,7 @@ def test_a_group_is_there_as_long_as_one_of_it_is() -> None:
     with family("import os, time; print(os.getpid(), flush=True); time.sleep(60)") as process:
         line(process)
         assert not kin.is_group_gone(process.pid)
+        assert not kin.is_gone(process.pid)
         kin.end_group(process.pid)
         process.wait()
         assert kin.is_group_gone(process.pid)

@@ -518,16 +518,16 @@ def test_a_fit_from_the_warm_server_is_under_way_many_times_sooner_than_from_a_f
 
 
 CONDUCTOR = """
-import sys, time
+import os, signal, sys, time
 from pathlib import Path
 from whitebench.budget import Budget
 from whitebench.fit import FitPlan
-from whitebench.launch import Launcher
+from whitebench.launch import Launcher, wait_for
 from whitebench.recipe import Recipe, Tuned
 from whitebench.suite import Contestant
 
 if __name__ == "__main__":
-    *plugins, folder = map(Path, sys.argv[1:])
+    ending, (*plugins, folder) = sys.argv[1], map(Path, sys.argv[2:])
     launcher, fits = Launcher(threads=1), []  # a fit that nobody holds any more is ended
     for how in ("hang", "grab"):
         fit = launcher.start(FitPlan(
@@ -539,9 +539,33 @@ if __name__ == "__main__":
         fits.append(fit)
         print(fit.pid, flush=True)
     from multiprocessing import forkserver
-    print(forkserver._forkserver._forkserver_pid, flush=True)
-    time.sleep(600)
+    server = forkserver._forkserver._forkserver_pid
+    print(server, flush=True)
+    if ending == "killed":
+        time.sleep(600)
+    os.kill(server, signal.SIGKILL)
+    for fit in fits:
+        wait_for([fit], 30.0)
+        failure = fit.receive()
+        fit.end()
+        print(failure.kind, failure.message, flush=True)
+    launcher.warm()  # a new one
+    print("warm", flush=True)
 """
+
+
+@pytest.mark.slow
+def test_when_the_server_is_killed_its_fits_say_so_and_the_next_has_a_new_one(
+    plugin: Path, culprit: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "conductor.py"
+    script.write_text(CONDUCTOR, encoding="utf-8")
+    command = [sys.executable, str(script), "goes on", str(plugin), str(culprit), str(tmp_path)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=120)
+    *pids, first, second, last = done.stdout.splitlines()
+    assert first == second == "killed the server that starts fits was ended, and its fits with it"
+    assert last == "warm"
+    wait_until(lambda: all(map(is_gone, map(int, pids))))
 
 
 @pytest.mark.slow
@@ -550,7 +574,7 @@ def test_when_the_conductor_is_killed_its_fits_what_they_brought_up_and_its_serv
 ) -> None:
     script = tmp_path / "conductor.py"
     script.write_text(CONDUCTOR, encoding="utf-8")
-    command = [sys.executable, str(script), str(plugin), str(culprit), str(tmp_path)]
+    command = [sys.executable, str(script), "killed", str(plugin), str(culprit), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as conductor:
         assert conductor.stdout is not None
         try:
