@@ -150,8 +150,9 @@ class RunningFit:
         """End every process of the fit and wait until they are gone; harmless where it was ended before."""
         if self._is_over:
             return
-        left = kin.descendants(self.pid) if self._process.is_alive() else []
-        ended = kin.end(left)
+        # Without its server a fit passes for dead, and lives.
+        may_live = self._process.is_alive() or kin.is_gone(self._server)
+        ended = kin.end(kin.descendants(self.pid) if may_live else [])
         self._process.kill()
         self._process.join(GRACE)
         ended += _end_orphans(self._server)

@@ -543,6 +543,8 @@ if __name__ == "__main__":
     print(server, flush=True)
     if ending == "killed":
         time.sleep(600)
+    while not all((folder / f"{how}-pids").exists() for how in ("hang", "grab")):
+        time.sleep(0.02)
     os.kill(server, signal.SIGKILL)
     for fit in fits:
         wait_for([fit], 30.0)
@@ -565,7 +567,9 @@ def test_when_the_server_is_killed_its_fits_say_so_and_the_next_has_a_new_one(
     *pids, first, second, last = done.stdout.splitlines()
     assert first == second == "killed the server that starts fits was ended, and its fits with it"
     assert last == "warm"
-    wait_until(lambda: all(map(is_gone, map(int, pids))))
+    everybody = [*map(int, pids), *brought_up(tmp_path / "hang-pids"), *brought_up(tmp_path / "grab-pids")]
+    assert len(everybody) == 7
+    wait_until(lambda: all(map(is_gone, everybody)))
 
 
 @pytest.mark.slow
