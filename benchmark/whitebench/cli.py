@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from whitebench import __version__
-from whitebench.commands import reading, running
+from whitebench.commands import doctor, reading, running
 from whitebench.commands.running import INTERRUPTED
 from whitebench.errors import WhitebenchError, near_misses
 from whitebench.faultlog import keep_traceback
@@ -79,6 +79,7 @@ for _command in (
     reading.status,
     reading.show,
     reading.why_stale,
+    doctor.doctor,
 ):
     cli.add_command(_command)
 

@@ -130,6 +130,11 @@ def plugin_options(command: Command) -> Command:
     return _PLUGIN(command)
 
 
+def store_options(command: Command) -> Command:
+    """Add `--store`."""
+    return _STORE(command)
+
+
 def json_option(command: Command) -> Command:
     """Add `--json`."""
     return _JSON(command)

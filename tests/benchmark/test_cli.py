@@ -39,7 +39,7 @@ def test_help_loads_neither_torch_nor_plugins_nor_anything_else_that_is_slow() -
 def test_every_command_has_an_example_in_its_help() -> None:
     context = click.Context(cli.cli)
     names = cli.cli.list_commands(context)
-    assert names == ["list", "plan", "retry", "run", "show", "status", "why-stale", "board"]
+    assert names == ["doctor", "list", "plan", "retry", "run", "show", "status", "why-stale", "board"]
     for name in names:
         text = printed(name, "--help")
         assert "Example" in text, name
