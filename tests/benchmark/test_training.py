@@ -68,6 +68,13 @@ def test_the_same_plan_twice_gives_the_same_digits(make_plan: MakePlan, catalog:
     assert numbers(once.history) == numbers(twice.history)
 
 
+def test_seeding_is_that_of_torch_whatever_the_machine_has() -> None:
+    seed = seed_everything(3, 1, 4)
+    drawn = torch.rand(5)
+    torch.manual_seed(seed)
+    assert torch.equal(drawn, torch.rand(5))
+
+
 def test_another_seed_gives_other_digits(make_plan: MakePlan, catalog: Catalog) -> None:
     assert weights(run(make_plan(folder="a"), catalog)[1]) != weights(run(make_plan(folder="b", seed=1), catalog)[1])
 
