@@ -1,5 +1,6 @@
 # make bench   set up and run the main job: two models on real data, and the board
 # make test    everything that must hold
+# make perf    how fast the harness is, as ratios
 # make check   lint, format, types, import contracts
 # make torture N=200   kill the suite `smoke` 200 times at random moments, and compare with a run that nobody disturbed
 
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 
 N ?= 200
 
-.PHONY: bench test check torture clean
+.PHONY: bench test perf check torture clean
 
 bench: $(VENV)/.installed
 	$(BIN)/whitebench run smoke --parallel 2
@@ -17,6 +18,9 @@ bench: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest -n 2 --dist worksteal
+
+perf: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.perf.harness
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

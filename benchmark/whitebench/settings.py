@@ -104,13 +104,7 @@ def _fault(kind: type, content: Mapping[str, Any], fault: Any) -> str:
     *_, last = place = tuple(fault["loc"]) or ("",)
     raised = fault.get("ctx", {}).get("error")
     if fault["type"] == "unexpected_keyword_argument":
-        inside = place[:-1]
-        known = [one.name for one in dataclasses.fields(_type_at(kind, inside)) if one.metadata.get("is_in_file", True)]
-        if (elsewhere := _elsewhere(kind, str(last))) is not None:
-            return f"{_path(content, place)}: unknown, did you mean {elsewhere}?"
-        close = near_misses(str(last), known)
-        close = re.sub(r"'(\w+)'", lambda found: f"'{_path(content, (*inside, found[1]))}'", close)
-        return f"{_path(content, place)}: unknown{close}{'' if close else ' (known: ' + ', '.join(known) + ')'}"
+        return _unknown(kind, content, place)
     if fault["type"] in ("missing", "missing_argument"):
         return f"{_path(content, place)}: missing"
     if isinstance(raised, SettingError):
@@ -122,6 +116,17 @@ def _fault(kind: type, content: Mapping[str, Any], fault: Any) -> str:
         return f"{_path(content, place)}: {str(fault['msg']).removeprefix('Value error, ')}"
     message = re.sub(r"^(Input|Tuple|List|Dictionary) should ", "must ", str(fault["msg"]))
     return f"{_path(content, place)}: {message}, got {_got(content, fault)}"
+
+
+def _unknown(kind: type, content: Mapping[str, Any], place: Place) -> str:
+    *inside, last = place
+    if (elsewhere := _elsewhere(kind, str(last))) is not None:
+        return f"{_path(content, place)}: unknown, did you mean {elsewhere}?"
+    fields = dataclasses.fields(_type_at(kind, tuple(inside)))
+    known = [one.name for one in fields if one.metadata.get("is_in_file", True)]
+    close = near_misses(str(last), known)
+    close = re.sub(r"'(\w+)'", lambda found: f"'{_path(content, (*inside, found[1]))}'", close)
+    return f"{_path(content, place)}: unknown{close}{'' if close else ' (known: ' + ', '.join(known) + ')'}"
 
 
 def _got(content: Mapping[str, Any], fault: Any) -> str:

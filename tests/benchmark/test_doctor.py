@@ -26,10 +26,10 @@ from click.testing import CliRunner
 from tests.benchmark.conftest import NewStore
 from tests.conftest import ROOT, Type
 from whitebench import cli
+from whitebench.claims import Claims
 from whitebench.commands.doctor import _ending
 from whitebench.doctor import Finding, examine, machine, plugins, software, storage
 from whitebench.doctor.finding import guarded
-from whitebench.claims import Claims
 
 
 def only(findings: Iterable[Finding]) -> Finding:
@@ -373,12 +373,15 @@ def test_who_works_on_the_store_is_named_with_its_process(store: Path) -> None:
 
 
 def test_trials_of_a_newer_optuna_ask_for_a_newer_optuna(tmp_path: Path) -> None:
+    from optuna.trial import create_trial
+
     from whitebench.tuning import Storage
 
-    trials = Storage.in_folder(tmp_path)
-    trials.make("one", "maximize")
     where = uri(tmp_path / "whitebench.db")
-    assert only(storage.look_at_trials(where)).detail.endswith(": 1 study, 0 trials")
+    trials = Storage.of_store(where)
+    trials.add("one", "maximize", create_trial(value=0.5))
+    assert trials.file is not None
+    assert only(storage.look_at_trials(where)).detail.endswith(": 1 study, 1 trial")
     execute(trials.file, "update alembic_version set version_num = 'v99.0.0.a'")
     assert only(storage.look_at_trials(where)).mend == "python -m pip install --upgrade optuna"
     execute(trials.file, "update alembic_version set version_num = 'v3.0.0.a'")

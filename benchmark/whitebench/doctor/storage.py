@@ -11,20 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
-from whitebench.address import claims_url, home_of, sqlite_file
+from whitebench.address import claims_url, home_of, sqlite_file, without_password
 from whitebench.claims import Claims
-from whitebench.database import NETWORKED, filesystem_of
+from whitebench.database import NETWORKED, PORTS, filesystem_of
 from whitebench.doctor import database
 from whitebench.doctor.database import Vendor
 from whitebench.doctor.finding import Finding
 from whitebench.doctor.machine import ELSEWHERE, GB, size
-
-NETWORK = re.compile(
-    r"(nfs|cifs|smb|9p|v9fs|afs|ceph|lustre|gpfs|beegfs|glusterfs|fuse\.(sshfs|glusterfs|s3fs|gcsfuse))"
-)
-"""File systems between machines, and WSL's view of a Windows drive (9p)."""
-
-PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 LARGE = 5 * GB
 
@@ -94,15 +87,10 @@ def look_at_leftovers(uri: str) -> Iterator[Finding]:
     if sum(sizes.values()) < LARGE:
         yield Finding(what="left over", state="ok", detail=f"in {home}: {listing or 'nothing'}")
         return
-    is_idle = not holders(home_of(uri))
+    is_idle = not _workers(uri)
     detail = f"in {home}: {listing}; interrupted fits go on from what is in fits"
     mend = f"rm -r {shlex.quote(str(home))}/fits" if is_idle else ""
     yield Finding(what="left over", state="warning", detail=detail, mend=mend)
-
-
-def shown(uri: str) -> str:
-    """Return a URI without its password."""
-    return re.sub(r"(://[^:/@]*):[^@/]+@", r"\1:***@", uri)
 
 
 def _file(uri: str, file: Path) -> Iterator[Finding]:
@@ -127,13 +115,13 @@ def _server(uri: str) -> Iterator[Finding]:
     try:
         socket.create_connection(address, timeout=database.SECONDS).close()
     except OSError as error:
-        detail = f"{shown(uri)}: nobody answers at {address[0]}:{address[1]} ({error})"
+        detail = f"{without_password(uri)}: nobody answers at {address[0]}:{address[1]} ({error})"
         yield Finding(what="store", state="broken", detail=detail, mend=f"nc -vz {address[0]} {address[1]}")
         return
     if scheme in ("http", "https"):
         yield _tracking_server(uri)
         return
-    yield _look_inside("store", uri, database.MLFLOW, shown(uri))
+    yield _look_inside("store", uri, database.MLFLOW, without_password(uri))
 
 
 def _tracking_server(uri: str) -> Finding:
@@ -145,10 +133,10 @@ def _tracking_server(uri: str) -> Finding:
         with _impatient():
             runs = Tracking(uri).runs_anywhere({Tag.KIND: "cell"})
     except StoreError as error:
-        return Finding(what="store", state="broken", detail=str(error).replace(uri, shown(uri)), mend=_ask(uri))
+        return Finding(what="store", state="broken", detail=str(error).replace(uri, without_password(uri)), mend=_ask(uri))
     suites = len({run.experiment for run in runs})
     contents = f"{_count(suites, 'suite')}, {_count(len(runs), 'cell run')}"
-    return Finding(what="store", state="ok", detail=f"{shown(uri)}: {contents}")
+    return Finding(what="store", state="ok", detail=f"{without_password(uri)}: {contents}")
 
 
 def _look_inside(what: str, uri: str, vendor: Vendor, whole: str) -> Finding:
@@ -164,7 +152,7 @@ def _look_inside(what: str, uri: str, vendor: Vendor, whole: str) -> Finding:
                 return Finding(what=what, state="ok", detail=f"{whole}: {', '.join(counts)}")
     except SQLAlchemyError as error:
         text = " ".join(str(error).split()).partition(" [SQL:")[0].partition(" (Background")[0][:300]
-        detail = f"{whole} cannot be read: {text.replace(uri, shown(uri))}"
+        detail = f"{whole} cannot be read: {text.replace(uri, without_password(uri))}"
         return Finding(what=what, state="broken", detail=detail, mend=_aside(file) if file else "")
     if age == "empty":
         return Finding(what=what, state="ok", detail=f"{whole}: empty; the first run makes its tables")
@@ -172,7 +160,7 @@ def _look_inside(what: str, uri: str, vendor: Vendor, whole: str) -> Finding:
         detail = f"{whole} holds tables that are not {vendor.package}'s"
         return Finding(what=what, state="broken", detail=detail, mend=_aside(file) if file else ELSEWHERE)
     mends = {
-        "older": vendor.upgrade.format(uri=shlex.quote(shown(uri))),
+        "older": vendor.upgrade.format(uri=shlex.quote(without_password(uri))),
         "newer": f"python -m pip install --upgrade {vendor.package}",
     }
     detail = f"{whole}: its tables are {age} than the {vendor.package} that is installed here"
@@ -196,7 +184,7 @@ def _impatient() -> Iterator[None]:
 
 
 def _ask(uri: str) -> str:
-    return f"curl --max-time {database.SECONDS} {shlex.quote(shown(uri))}"
+    return f"curl --max-time {database.SECONDS} {shlex.quote(without_password(uri))}"
 
 
 def _aside(file: Path) -> str:
