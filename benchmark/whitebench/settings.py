@@ -101,7 +101,7 @@ def _bad_key(key: str) -> str:
 
 
 def _fault(kind: type, content: Mapping[str, Any], fault: Any) -> str:
-    *_, last = place = tuple(fault["loc"]) or ("",)
+    place = tuple(fault["loc"]) or ("",)
     raised = fault.get("ctx", {}).get("error")
     if fault["type"] == "unexpected_keyword_argument":
         return _unknown(kind, content, place)

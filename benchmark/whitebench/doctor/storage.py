@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import socket
 from collections.abc import Iterator
@@ -133,7 +132,9 @@ def _tracking_server(uri: str) -> Finding:
         with _impatient():
             runs = Tracking(uri).runs_anywhere({Tag.KIND: "cell"})
     except StoreError as error:
-        return Finding(what="store", state="broken", detail=str(error).replace(uri, without_password(uri)), mend=_ask(uri))
+        return Finding(
+            what="store", state="broken", detail=str(error).replace(uri, without_password(uri)), mend=_ask(uri)
+        )
     suites = len({run.experiment for run in runs})
     contents = f"{_count(suites, 'suite')}, {_count(len(runs), 'cell run')}"
     return Finding(what="store", state="ok", detail=f"{without_password(uri)}: {contents}")
