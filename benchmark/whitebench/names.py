@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from whitebench.errors import OptionError, near_misses
-from whitebench.wording import is_plain, listed, plain, said, shown
+from whitebench.quotation import told
+from whitebench.wording import is_plain, listed, plain, shown
 
 LONGEST = 1_000
 """Characters of a name with its options."""
@@ -62,7 +63,7 @@ def configure(owner: str, config: type, options: Mapping[str, object]) -> Any:
     except ValidationError as error:
         raise OptionError(f"{owner}: {'; '.join(_fault(fault) for fault in error.errors())}") from error
     except Exception as error:  # a stranger's __post_init__, or an annotation that nobody can resolve
-        raise OptionError(f"{owner}: its config raised {said(error)}") from error
+        raise OptionError(f"{owner}: its config raised {told(error)}") from error
     for key, given in options.items():
         value = getattr(configured, key)
         if isinstance(value, float) and not math.isfinite(value):

@@ -21,6 +21,7 @@ import pluggy
 from whitebench import hookspecs
 from whitebench.errors import OptionError, PluginError, near_misses
 from whitebench.names import configure
+from whitebench.quotation import quote, readable, type_name
 from whitebench.specs import MetricSpec, ModelSpec, ObjectiveSpec, Spec, TaskSpec
 
 LOCAL_PREFIX = "whitebench_local_"
@@ -31,6 +32,9 @@ Kind: TypeAlias = Literal["model", "task", "metric", "objective"]
 SPEC_TYPE_BY_KIND: Mapping[Kind, type[Spec]] = MappingProxyType(
     {"model": ModelSpec, "task": TaskSpec, "metric": MetricSpec, "objective": ObjectiveSpec}
 )
+
+MOST_SPECS = 10_000
+"""What one hook may return: every command looks at each of them."""
 
 HOOKS = (*(f"register_{kind}s" for kind in SPEC_TYPE_BY_KIND), "observe")
 
@@ -47,7 +51,7 @@ class Owner:
     version: str
 
     def __str__(self) -> str:
-        return f"{self.distribution} {self.version}".strip() + f" ({self.plugin})"
+        return readable(f"{self.distribution} {self.version}".strip() + f" ({self.plugin})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +80,8 @@ def installed(point: EntryPoint) -> tuple[Owner, Loader]:
     distribution = point.dist
     owner = Owner(
         plugin=point.value,
-        distribution=distribution.name if distribution else "unknown",
-        version=distribution.version if distribution else "",
+        distribution=(distribution and distribution.name) or "unknown",
+        version=(distribution and distribution.version) or "",
     )
     return owner, point.load
 
@@ -163,21 +167,34 @@ def _check_marks(plugin: Any, implemented: set[str]) -> None:
 
 def _entries(kind: Kind, owner: Owner, implementation: pluggy.HookImpl) -> list[Entry[Any]]:
     hook, wanted = f"register_{kind}s", SPEC_TYPE_BY_KIND[kind]
-    specs = implementation.function()
-    if not isinstance(specs, list | tuple):
-        raise PluginError(f"{hook} returned a {type(specs).__name__}: it must return a list of {wanted.__name__}")
-    for spec in specs:
-        if not isinstance(spec, wanted):
-            raise PluginError(f"{hook} returned a list with a {type(spec).__name__}, which is no {wanted.__name__}")
-        _check_defaults(kind, spec)
+    specs: Any = implementation.function()
+    if type(specs) not in (list, tuple):
+        raise PluginError(f"{hook} returned a {type_name(specs)}: it must return a list of {wanted.__name__}")
+    if len(specs) > MOST_SPECS:
+        raise PluginError(f"{hook} returned {len(specs):,} Specs: at most {MOST_SPECS:,} are taken")
     home = implementation.function.__module__
-    return [Entry(spec=spec, owner=owner, modules=_modules(spec, home)) for spec in specs]
+    taken = [_taken(hook, kind, spec) for spec in specs]
+    return [Entry(spec=spec, owner=owner, modules=_modules(spec, home)) for spec in taken]
+
+
+def _taken(hook: str, kind: Kind, spec: Any) -> Spec:
+    """Return a copy of a Spec, checked once more: whoever holds the original may change it behind our back."""
+    wanted = SPEC_TYPE_BY_KIND[kind]
+    if type(spec) is not wanted:
+        is_child = issubclass(type(spec), wanted)
+        what = f"a subclass of {wanted.__name__}: make it one itself" if is_child else f"which is no {wanted.__name__}"
+        raise PluginError(f"{hook} returned a list with a {type_name(spec)}, {what}")
+    parts = {field.name: getattr(spec, field.name) for field in dataclasses.fields(wanted)}
+    own: dict[str, Any] = {name: dict(part) for name, part in parts.items() if isinstance(part, Mapping)}
+    copy: Spec = dataclasses.replace(spec, **own)
+    _check_defaults(kind, copy)
+    return copy
 
 
 def _check_defaults(kind: Kind, spec: Spec) -> None:
     if isinstance(spec, ModelSpec | TaskSpec):
         try:
-            configure(f"{kind} {spec.name!r} with its defaults", spec.config, {})
+            configure(f"{kind} {quote(spec.name)} with its defaults", spec.config, {})
         except OptionError as error:
             raise PluginError(str(error)) from error
 

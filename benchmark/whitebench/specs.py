@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from whitebench.errors import PluginError, near_misses
+from whitebench.quotation import LONGEST, is_line, quote
 from whitebench.space import Space
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class ModelSpec:
         fields = [one.name for one in dataclasses.fields(self.config)]
         for option in self.search:
             near = near_misses(option, fields)
-            _need("model", self.name, option in fields, f"search names {option!r}, no field of its config{near}")
+            _need("model", self.name, option in fields, f"search names {quote(option)}, no field of its config{near}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,9 +145,9 @@ class TaskSpec:
         _check_named("task", self)
         _check_config("task", self.name, self.config)
         _check_shape(self.name, self.shape)
-        _need("task", self.name, self.classes >= 2, f"classes must be 2 or more, got {self.classes!r}")
+        _need("task", self.name, self.classes >= 2, f"classes must be 2 or more, got {quote(self.classes)}")
         strange = sorted(set(self.manifest) - set(get_args(Split)))
-        _need("task", self.name, not strange, f"manifest names {strange}; the splits are {get_args(Split)}")
+        _need("task", self.name, not strange, f"manifest names {quote(strange)}; the splits are {get_args(Split)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +208,9 @@ class MetricSpec:
         _check_named("metric", self)
         _check_needs("metric", self.name, self.needs)
         known = get_args(Direction)
-        _need("metric", self.name, self.direction in known, f"direction must be one of {known}, got {self.direction!r}")
+        got = quote(self.direction)
+        _need("metric", self.name, self.direction in known, f"direction must be one of {known}, got {got}")
+        _check_line("metric", self.name, "unit", self.unit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +236,7 @@ class ObjectiveSpec:
         _check_needs("objective", self.name, self.needs)
         for one in self.needs:
             near = near_misses(one, OBJECTIVE_NEEDS) or f" (known: {', '.join(OBJECTIVE_NEEDS)})"
-            _need("objective", self.name, one in OBJECTIVE_NEEDS, f"needs names {one!r}{near}")
+            _need("objective", self.name, one in OBJECTIVE_NEEDS, f"needs names {quote(one)}{near}")
 
 
 Spec: TypeAlias = ModelSpec | TaskSpec | MetricSpec | ObjectiveSpec
@@ -249,27 +252,43 @@ def is_frozen_dataclass(candidate: object) -> bool:
 
 def _need(kind: str, name: object, condition: bool, message: str) -> None:  # noqa: FBT001  # reads as an assertion
     if not condition:
-        raise PluginError(f"{kind} {name!r}: {message}")
+        raise PluginError(f"{kind} {quote(name)}: {message}")
 
 
 def _check_named(kind: str, spec: Spec) -> None:
     name: object = spec.name
-    is_name = isinstance(name, str) and re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", name) is not None
+    # Of `str` itself: a subclass could say another name at every look.
+    is_name = type(name) is str and re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", name) is not None
     _need(kind, name, is_name, "a name is up to 64 lower-case letters, digits, '-', '+' and '.'")
     version: object = getattr(spec, "version", 1)
-    _need(kind, name, isinstance(version, int) and version >= 1, f"version must be 1 or more, got {version!r}")
+    _need(kind, name, isinstance(version, int) and version >= 1, f"version must be 1 or more, got {quote(version)}")
+    _check_line(kind, spec.name, "summary", spec.summary)
+    _check_reference(kind, spec.name, spec.reference)
+
+
+def _check_line(kind: str, name: str, field: str, text: object) -> None:
+    is_fit = type(text) is str and len(text) <= LONGEST and is_line(text)
+    _need(kind, name, is_fit, f"{field} must be one line of up to {LONGEST} printable characters, got {quote(text)}")
+
+
+def _check_reference(kind: str, name: str, reference: object) -> None:
+    if reference is None:
+        return
+    _need(kind, name, type(reference) is Reference, f"reference must be a Reference, got {quote(reference)}")
+    for part in ("title", "url", "commit"):
+        _check_line(kind, name, f"reference.{part}", getattr(reference, part))
 
 
 def _check_config(kind: str, name: str, config: object) -> None:
-    _need(kind, name, is_frozen_dataclass(config), f"config must be a frozen dataclass, got {config!r}")
+    _need(kind, name, is_frozen_dataclass(config), f"config must be a frozen dataclass, got {quote(config)}")
 
 
 def _check_shape(name: str, shape: object) -> None:
     is_shape = isinstance(shape, tuple) and all(isinstance(one, int) and one > 0 for one in shape)
-    _need("task", name, is_shape, f"shape must be a tuple of whole numbers above 0, got {shape!r}")
+    _need("task", name, is_shape, f"shape must be a tuple of whole numbers above 0, got {quote(shape)}")
 
 
 def _check_needs(kind: str, name: str, needs: object) -> None:
     # A text is a sequence too: ("logits") without its comma would ask for six letters.
     is_names = isinstance(needs, tuple) and bool(needs) and all(isinstance(one, str) for one in needs)
-    _need(kind, name, is_names, f'needs must be a tuple of names, as in ("logits",), got {needs!r}')
+    _need(kind, name, is_names, f'needs must be a tuple of names, as in ("logits",), got {quote(needs)}')
