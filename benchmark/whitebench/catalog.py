@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from math import inf
 from pathlib import Path
 from typing import Any
 
-from whitebench.errors import DuplicateNameError, PluginError, UnknownNameError
+from whitebench.door import Quarantined, let_in, seconds_allowed
+from whitebench.errors import DuplicateNameError, UnknownNameError
 from whitebench.events import Event
-from whitebench.plugin import SPEC_TYPE_BY_KIND, Entry, Kind, Owner, admit, installed, local
+from whitebench.patience import TooLongError, at_most, only_typed
+from whitebench.plugin import SPEC_TYPE_BY_KIND, Entry, Kind, Loader, Owner, installed, local
+from whitebench.quotation import told
 from whitebench.specs import MetricSpec, ModelSpec, ObjectiveSpec, TaskSpec
+from whitebench.probation import is_possible, vet
 
 GROUP = "whitebench"
 """The entry-point group in which every distribution, ours too, names its plugins."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Quarantined:
-    """A plugin that failed to load: nothing of it is used, everything else works."""
+DISTRIBUTION = "whitebench"
+"""Our own distribution; whoever is in another is a stranger."""
 
-    owner: Owner
-    reason: str
-    traceback: str
+PATIENCE = 5.0
+"""Seconds that an observer may take over one event."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,8 @@ class Catalog:
     """Names that were registered more than once; using one is an error that names every owner."""
     quarantined: tuple[Quarantined, ...] = ()
     observers: tuple[tuple[Owner, Callable[..., None]], ...] = field(default=(), repr=False)
+    _slow: set[Owner] = field(default_factory=set, repr=False, compare=False)
+    """Whose observers took too long and are told nothing more."""
 
     def model(self, name: str) -> Entry[ModelSpec]:
         """Return the model called `name`; raises UnknownNameError or DuplicateNameError."""
@@ -54,13 +58,21 @@ class Catalog:
         return self._find("objective", name)
 
     def tell(self, event: Event) -> list[str]:
-        """Tell every observing plugin about `event`; return a line for each that raised."""
+        """Tell every observing plugin about `event`; return a line for each that raised or took too long."""
         complaints = []
         for owner, observer in self.observers:
+            if owner in self._slow:
+                continue
             try:
-                observer(event=event)
-            except (Exception, SystemExit) as error:  # an observer may not stop a suite
-                complaints.append(f"observer {owner} raised {type(error).__name__}: {error}")
+                with only_typed(), at_most(PATIENCE):
+                    observer(event=event)
+            except TooLongError:
+                self._slow.add(owner)
+                complaints.append(f"observer {owner} took more than {PATIENCE:g} s and is told nothing more")
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # an observer may not stop a suite
+                complaints.append(f"observer {owner} raised {told(error)}")
         return complaints
 
     def _find(self, kind: Kind, name: str) -> Entry[Any]:
@@ -86,30 +98,40 @@ def _dispute(kind: Kind, name: str, owners: Sequence[Owner]) -> str:
     return f"{kind} {name!r} has {len(set(owners))} owners, {listing}: uninstall one of them or rename its {kind}"
 
 
-def load_catalog(files: Sequence[Path] = ()) -> Catalog:
+def load_catalog(
+    files: Sequence[Path] = (), *, owners: Collection[str] | None = None, is_vetted: bool = True
+) -> Catalog:
     """Load every installed plugin and the local plugin `files`, each on its own.
 
-    A plugin that fails to import, hands over something that is no Spec, or implements a hook that
-    does not exist is quarantined with its reason; the others are not touched.
+    A plugin that fails to import, takes too long, changes what others share, hands over something that is no
+    Spec, or implements a hook that does not exist is quarantined with its reason; the others are not touched.
+
+    Args:
+        files: local plugin files.
+        owners: the plugins to load, by `Owner.plugin`; None for all.
+        is_vetted: whether a stranger's plugin is tried in a process of its own before it is loaded in this one.
 
     Raises:
         PluginError: a file in `files` does not exist.
     """
-    loaders = [installed(point) for point in sorted(entry_points(group=GROUP), key=lambda point: point.value)]
-    loaders += [local(path) for path in dict.fromkeys(path.resolve() for path in files)]
+    # Resolved before anything is imported: a module may change the working folder.
+    paths = [path for path in dict.fromkeys(path.resolve() for path in files) if owners is None or str(path) in owners]
+    loaders = [one for one in _installed() if owners is None or one[0].plugin in owners] + list(map(local, paths))
+    seconds = seconds_allowed()
     found: dict[Kind, dict[str, list[Entry[Any]]]] = {kind: {} for kind in SPEC_TYPE_BY_KIND}
     quarantined: list[Quarantined] = []
     observers: list[tuple[Owner, Callable[..., None]]] = []
     for owner, load in loaders:
-        try:
-            plugin = admit(owner, load)
-        except (Exception, SystemExit) as error:  # whatever a stranger's module does
-            quarantined.append(Quarantined(owner=owner, reason=_one_line(error), traceback=traceback.format_exc()))
+        is_ours = owner.distribution == DISTRIBUTION
+        fault = vet(owner, load, seconds=seconds) if is_vetted and not is_ours and is_possible() else None
+        outcome = fault or let_in(owner, load, seconds=inf if is_ours else seconds)  # torch alone may take minutes
+        if isinstance(outcome, Quarantined):
+            quarantined.append(outcome)
             continue
-        for kind, entry in plugin.entries:
+        for kind, entry in outcome.entries:
             found[kind].setdefault(entry.spec.name, []).append(entry)
-        if plugin.observer is not None:
-            observers.append((owner, plugin.observer))
+        if outcome.observer is not None:
+            observers.append((owner, outcome.observer))
     return Catalog(
         entries={
             kind: {name: owned[0] for name, owned in sorted(names.items()) if len(owned) == 1}
@@ -126,11 +148,10 @@ def load_catalog(files: Sequence[Path] = ()) -> Catalog:
     )
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:500]
-    if isinstance(error, SystemExit):
-        return f"it called sys.exit({text}) while being loaded"
-    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}".removesuffix(": ")
+def _installed() -> list[tuple[Owner, Loader]]:
+    """Return the installed plugins, ours first: what they import need not be imported at a stranger's trial."""
+    found = [installed(point) for point in entry_points(group=GROUP)]
+    return sorted(found, key=lambda one: (one[0].distribution != DISTRIBUTION, one[0].plugin))
 
 
 def listing(catalog: Catalog, kinds: Iterable[Kind]) -> list[dict[str, str]]:

@@ -213,7 +213,7 @@ def test_observers_hear_every_event_and_one_that_raises_stops_nobody(load: Load,
     catalog = load(*(OBSERVER.format(then=then) for then in ("1 / 0", "import sys; sys.exit()", "")))
     complaints = catalog.tell(SuiteEnded(suite="tiny", finished=1, failed=0, is_interrupted=False, seconds=1.0))
     said = [text.rpartition(" raised ")[2] for text in complaints]
-    assert said == ["ZeroDivisionError: division by zero", "SystemExit: "]
+    assert said == ["ZeroDivisionError: division by zero", "SystemExit"]
     assert [(tmp_path / f"plugin_{number}.heard").read_text(encoding="utf-8") for number in range(3)] == ["tiny"] * 3
 
 
