@@ -170,7 +170,7 @@ def _run(plan: FitPlan, hear: Any) -> Fitted | Pruned:
     from whitebench.catalog import load_catalog
     from whitebench.fitting import run_fit
 
-    catalog = load_catalog(plan.plugins)
+    catalog = load_catalog(plan.plugins, owners=plan.owners, is_vetted=False)
     try:
         return run_fit(plan, catalog, hear)
     except UnknownNameError as error:

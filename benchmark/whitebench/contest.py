@@ -28,11 +28,13 @@ class Contest:
     task: str
     study: Study
     direction: Direction
-    overrides: str = ""
+    overrides: str
     """Of the suite, as one text."""
     waiting_trials: list[int]
     waiting_cells: list[PlannedCell]
     """In order of seed; none of them starts before there is a choice."""
+    owners: Sequence[str]
+    """The plugins that bring what is fitted and measured: what others do on import shall not reach these numbers."""
     chosen: Chosen | None = None
     broken: Failure | None = None
     """Why there is no choice, where every trial failed."""
@@ -100,6 +102,7 @@ class Contest:
             seed=self.suite.tuning.seed,
             parallel=parallel,
             plugins=plugins,
+            owners=self.owners,
             folder=work / trial_folder(self.study, number),
         )
 
@@ -120,6 +123,7 @@ class Contest:
             seed=cell.name.seed,
             parallel=parallel,
             plugins=plugins,
+            owners=self.owners,
             folder=work / cell_folder(cell, self.overrides, self.chosen),
         )
 
@@ -201,9 +205,20 @@ def open_contests(
                 overrides=overrides,
                 waiting_trials=study.owed,
                 waiting_cells=[first, *rest],
+                owners=_owners(suite, first, catalog),
             )
         )
     return contests
+
+
+def _owners(suite: Suite, cell: PlannedCell, catalog: Catalog) -> list[str]:
+    owners = [
+        catalog.model(parse_name(cell.contestant.model)[0]).owner,
+        catalog.task(parse_name(cell.name.task)[0]).owner,
+        catalog.objective(cell.contestant.objective).owner,
+        *(catalog.metric(name).owner for name in suite.metrics),
+    ]
+    return sorted({owner.plugin for owner in owners})
 
 
 def open_study(suite: Suite, cell: PlannedCell, catalog: Catalog, storage: Storage) -> Study:

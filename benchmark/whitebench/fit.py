@@ -47,6 +47,8 @@ class FitPlan:
     folder: Path
     """Where checkpoints, the log and what the fit leaves behind are written, absolute."""
     limits: Limits = field(default_factory=Limits)
+    owners: Sequence[str] | None = None
+    """The plugins that bring what is named here, by `Owner.plugin`, so that no other is loaded; None for all."""
     parallel: int = 1
     """Fits at a time: they share the machine, so times depend on it."""
 

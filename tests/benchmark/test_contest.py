@@ -69,6 +69,19 @@ def test_no_cell_starts_before_every_trial_has_ended_and_there_is_a_choice(
     assert [cell.name.seed for cell in contest.startable_cells] == [0, 1]
 
 
+def test_a_fit_is_told_whose_plugins_bring_what_it_trains_and_measures(
+    write_suite: WriteSuite, catalog: Catalog, plugin: Path, tmp_path: Path
+) -> None:
+    [contest] = opened(load_suite(str(write_suite(trials=1))), catalog, tmp_path)
+    assert contest.next_trial() == 0
+    trial = contest.trial_plan(0, plugins=[plugin], work=tmp_path)
+    finish(contest, 0, fitted(0.1), tmp_path)
+    contest.chosen = contest.study.choose()
+    cell = contest.cell_plan(contest.waiting_cells[0], plugins=[plugin], work=tmp_path)
+    expected = [str(plugin), "whitebench_metrics", "whitebench_objectives"]  # blobs, accuracy, cross-entropy
+    assert trial.owners == cell.owners == expected
+
+
 def test_trials_and_cells_of_other_identities_never_share_a_folder(
     write_suite: WriteSuite, catalog: Catalog, tmp_path: Path
 ) -> None:

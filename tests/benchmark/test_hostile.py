@@ -19,6 +19,9 @@ from tests.conftest import Type, person
 from whitebench.catalog import Catalog, load_catalog
 from whitebench.errors import DuplicateNameError, WhitebenchError
 from whitebench.events import SuiteEnded
+from whitebench.fit import FitPlan, Fitted, Pruned
+from whitebench.launch import Launcher, RunningFit, wait_for
+from whitebench.result import Failure
 
 GOOD = """
 from dataclasses import dataclass
@@ -390,3 +393,54 @@ def test_ctrl_c_while_a_plugin_is_loaded_ends_the_command(tmp_path: Path) -> Non
         _, complaint = listing.communicate(timeout=30)
     assert (listing.returncode, complaint.strip()) == (130, b"")
     assert not Path(f"/proc/{note.read_text()}").exists()
+
+
+# In a fit's process.
+
+
+def outcome_of(fit: RunningFit) -> object:
+    """Answer everything with go and return how the fit ended."""
+    while True:
+        wait_for([fit], 1.0)
+        said = fit.receive()
+        if isinstance(said, Fitted | Pruned | Failure):
+            fit.end()
+            return said
+        if said is not None:
+            fit.answer("go")
+
+
+@pytest.mark.slow
+def test_a_hostile_neighbour_changes_no_number_of_a_fit(
+    launcher: Launcher, make_plan: Callable[..., FitPlan], plugin: Path, tmp_path: Path
+) -> None:
+    neighbours = []
+    for number, deed in enumerate((
+        "import random, numpy, torch; random.seed(7); numpy.random.seed(7); torch.manual_seed(7)",
+        "import torch; torch.set_num_threads(2); torch.set_default_dtype(torch.float64)",
+        "import torch; torch.set_grad_enabled(False); raise KeyboardInterrupt",
+    )):  # fmt: skip
+        neighbours.append(tmp_path / f"neighbour_{number}.py")
+        neighbours[-1].write_text(deed, encoding="utf-8")
+    alone, crowded = (
+        outcome_of(launcher.start(make_plan(folder=folder, plugins=plugins)))
+        for folder, plugins in (("alone", [plugin]), ("crowded", [*neighbours, plugin]))
+    )
+    assert isinstance(alone, Fitted)
+    assert isinstance(crowded, Fitted)
+    assert (crowded.scores, crowded.weights_sha256, crowded.validation_loss) == (
+        alone.scores,
+        alone.weights_sha256,
+        alone.validation_loss,
+    )
+
+
+@pytest.mark.slow
+def test_a_fit_loads_none_but_the_plugins_of_what_it_names(
+    launcher: Launcher, make_plan: Callable[..., FitPlan], plugin: Path, tmp_path: Path
+) -> None:
+    deadly = tmp_path / "deadly.py"
+    deadly.write_text("import os; os._exit(3)", encoding="utf-8")
+    gone = tmp_path / "gone.py"
+    owners = [str(plugin), "whitebench_objectives"]
+    assert isinstance(outcome_of(launcher.start(make_plan(plugins=[deadly, gone, plugin], owners=owners))), Fitted)
