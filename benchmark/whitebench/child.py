@@ -42,6 +42,7 @@ def run_child(plan: FitPlan, channel: Connection[Any, Any], lifeline: Connection
     last sign of life.
     """
     os.setpgid(0, 0)
+    os.environ.pop("PYTHONSAFEPATH", None)  # for the server alone, not for what a fit starts
     adopt_orphans()
     _hold(lifeline, plan)
     _beat_into(beats)

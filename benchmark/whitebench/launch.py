@@ -238,6 +238,7 @@ class Launcher:
         os.environ["OMP_NUM_THREADS"] = str(threads)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ["PYTHONSAFEPATH"] = "1"  # else the server's `import torch` finds a torch.py in the working folder
         os.environ.setdefault("PYTHONHASHSEED", "0")  # a set of names comes in the same order in every run
         self._fits: weakref.WeakSet[RunningFit] = weakref.WeakSet()
         self._context = multiprocessing.get_context("forkserver")

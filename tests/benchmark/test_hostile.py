@@ -444,3 +444,14 @@ def test_a_fit_loads_none_but_the_plugins_of_what_it_names(
     gone = tmp_path / "gone.py"
     owners = [str(plugin), "whitebench_objectives"]
     assert isinstance(outcome_of(launcher.start(make_plan(plugins=[deadly, gone, plugin], owners=owners))), Fitted)
+
+
+@pytest.mark.slow
+def test_a_file_called_torch_in_the_working_folder_is_not_taken_for_torch_by_a_fit(
+    type_in: Type, tmp_path: Path, write_suite: Callable[..., Path], plugin: Path
+) -> None:
+    (tmp_path / "torch.py").write_text(GOOD, encoding="utf-8")
+    suite = write_suite(seeds=1, trials=0, epochs=1)
+    done = type_in("whitebench", "run", str(suite), "--plugin", str(plugin), "--plugin", "torch.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 cell done" in done.stdout
