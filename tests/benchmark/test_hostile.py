@@ -130,7 +130,7 @@ CHANGES = [
     ("import torch; torch.set_default_dtype(torch.float64)",
      "torch's default dtype from 'torch.float32' to 'torch.float64', which all that runs in the process would feel"),
     ("import torch; torch.set_default_device('meta')", "torch's default device from 'cpu' to 'meta', which"),
-    ("import torch; torch.use_deterministic_algorithms(True)", "torch's deterministic setting from 0 to 2, which"),
+    ("import torch; torch.use_deterministic_algorithms(True)", "torch's deterministic setting from "),
     ("import torch; torch.set_float32_matmul_precision('medium')", "torch's precision of float32 products from"),
     ("import torch; torch.set_grad_enabled(False)", "whether torch records gradients from True to False, which"),
     ("import os; os.chdir('/')", "the working folder from "),
@@ -188,16 +188,18 @@ ODD = [
 def test_it_is_turned_away_with_its_reason_and_leaves_nothing_behind(
     load: Callable[..., Catalog], tmp_path: Path, text: str, said: str, is_vetted: bool
 ) -> None:
-    before = Path.cwd(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.stdout, sys.stderr
+    before = shared()
     said = said.replace("{file}", str(tmp_path / "hostile" / "plugin.py"))
     assert reason(load(text, is_vetted=is_vetted)).startswith(said)
-    after = Path.cwd(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.stdout, sys.stderr
-    assert after == before
-    assert torch.zeros(1).dtype == torch.float32
-    assert torch.zeros(1, requires_grad=True).sum().requires_grad
-    assert torch.get_default_device() == torch.device("cpu")
-    assert torch.get_deterministic_debug_mode() == 0
-    assert torch.get_float32_matmul_precision() == "highest"
+    assert shared() == before
+
+
+def shared() -> tuple[object, ...]:
+    return (
+        Path.cwd(), sys.stdout, sys.stderr, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM),
+        torch.zeros(1).dtype, torch.zeros(1).device, torch.zeros(1, requires_grad=True).sum().requires_grad,
+        torch.get_deterministic_debug_mode(), torch.get_float32_matmul_precision(),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("is_vetted", [True, False])
