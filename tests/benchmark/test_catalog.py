@@ -49,9 +49,10 @@ def load(tmp_path: Path) -> Load:
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
     """Return a function that puts a distribution with an entry point, and perhaps its module, on the path."""
     monkeypatch.syspath_prepend(tmp_path)
-    before = set(sys.modules)
+    names = []
 
     def put(name: str, text: str | None) -> None:
+        names.append(f"{name}_module")
         info = tmp_path / f"{name}-1.2.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n", encoding="utf-8")
@@ -60,8 +61,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
             (tmp_path / f"{name}_module.py").write_text(text, encoding="utf-8")
 
     yield put
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name in names:  # and not what they imported: torch bears being imported once
+        sys.modules.pop(name, None)
 
 
 def test_a_local_file_brings_its_model_and_is_its_own_owner(load: Load, tmp_path: Path) -> None:
@@ -146,6 +147,19 @@ def test_an_entry_point_without_its_module_is_quarantined_by_distribution_and_ve
     (quarantined,) = load_catalog().quarantined
     assert str(quarantined.owner) == "hollow 1.2 (hollow_module)"
     assert quarantined.reason == "ModuleNotFoundError: No module named 'hollow_module'"
+
+
+def test_an_installed_plugin_of_a_stranger_is_tried_in_a_process_of_its_own(install: Callable[..., None]) -> None:
+    install("deadly", "import os; os._exit(3)")
+    (quarantined,) = load_catalog().quarantined
+    assert str(quarantined.owner) == "deadly 1.2 (deadly_module)"
+    assert quarantined.reason == "it ended the process with exit code 3 while being loaded"
+
+
+def test_a_distribution_that_does_not_say_its_name_is_unknown(install: Callable[..., None], tmp_path: Path) -> None:
+    install("nameless", GOOD)
+    (tmp_path / "nameless-1.2.dist-info" / "METADATA").unlink()
+    assert str(load_catalog().model("mine").owner) == "unknown (nameless_module)"
 
 
 def test_an_unknown_name_names_the_near_misses_and_the_plugins_that_were_turned_away(load: Load) -> None:
