@@ -14,9 +14,9 @@ from whitebench.errors import DuplicateNameError, UnknownNameError
 from whitebench.events import Event
 from whitebench.patience import TooLongError, at_most, only_typed
 from whitebench.plugin import SPEC_TYPE_BY_KIND, Entry, Kind, Loader, Owner, installed, local
+from whitebench.probation import is_possible, vet
 from whitebench.quotation import told
 from whitebench.specs import MetricSpec, ModelSpec, ObjectiveSpec, TaskSpec
-from whitebench.probation import is_possible, vet
 
 GROUP = "whitebench"
 """The entry-point group in which every distribution, ours too, names its plugins."""

@@ -13,7 +13,8 @@ from whitebench.commands import doctor, reading, running
 from whitebench.commands.running import INTERRUPTED
 from whitebench.errors import WhitebenchError, near_misses
 from whitebench.faultlog import keep_traceback
-from whitebench.wording import plain, said, shown
+from whitebench.quotation import told
+from whitebench.wording import plain, shown
 
 MISUSED, BROKEN = 2, 70
 """Exit codes: a mistake of the user's; a bug of ours."""
@@ -49,7 +50,7 @@ def _load(point: EntryPoint) -> click.Command:
     try:
         command: click.Command = point.load()
     except Exception as error:
-        why = f"could not be loaded from {point.value}: {said(error)}"
+        why = f"could not be loaded from {point.value}: {told(error)}"
 
         def refuse() -> None:
             raise WhitebenchError(f"command {point.name!r} {why}")
@@ -102,7 +103,7 @@ def main() -> None:
         status = _refuse(str(error), error)
     except Exception as error:
         click.echo(
-            f"whitebench: this is a bug in whitebench or a plugin: {said(error)}\n"
+            f"whitebench: this is a bug in whitebench or a plugin: {told(error)}\n"
             f"Nothing that was stored is lost. Please report it with {_kept(error)}",
             err=True,
         )

@@ -18,6 +18,7 @@ import torch
 
 from whitebench.errors import MetricError, WhitebenchError
 from whitebench.pulse import beat
+from whitebench.quotation import told
 from whitebench.result import RAISED, Score
 from whitebench.specs import MetricContext, MetricSpec, Reading, Samples
 from whitebench.trace import observe, offered_kinds
@@ -116,7 +117,7 @@ def ranking(spec: MetricSpec) -> Iterator[None]:
     except MetricError:
         raise
     except Exception as error:
-        raise MetricError(f"metric {spec.name!r} raised {_say(error)}") from error
+        raise MetricError(f"metric {spec.name!r} raised {told(error)}") from error
 
 
 def headline(spec: MetricSpec, metric: torchmetrics.Metric) -> float:
@@ -250,11 +251,7 @@ def _look_inside(
 
 def _raised(spec: MetricSpec, error: Exception) -> list[Score]:
     _log.error("metric %s", spec.name, exc_info=error)
-    return [Score.missing(spec, f"{RAISED}{_say(error)}")]
-
-
-def _say(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return [Score.missing(spec, f"{RAISED}{told(error)}")]
 
 
 def _scores(spec: MetricSpec, computed: object) -> list[Score]:

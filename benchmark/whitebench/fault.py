@@ -13,6 +13,7 @@ from pathlib import Path
 
 from whitebench.errors import DivergedError, MetricError, WhitebenchError
 from whitebench.fit import LOG, FitPlan
+from whitebench.quotation import said, type_name
 from whitebench.result import Failure, FailureKind
 from whitebench.transcript import ends
 
@@ -40,7 +41,7 @@ def failure_of(error: BaseException, plan: FitPlan) -> Failure:
     if kind is FailureKind.OOM and plan.limits.memory_gib is not None:
         message += f"; limits.memory_gib allows {plan.limits.memory_gib:g} GiB"
     lines = "".join(traceback.format_exception(error))
-    return Failure(kind=kind, message=_plain(message), traceback=ends(_plain(lines), MOST), log=str(plan.folder / LOG))
+    return Failure(kind=kind, message=message, traceback=ends(_plain(lines), MOST), log=str(plan.folder / LOG))
 
 
 def kind_of(error: BaseException) -> FailureKind:
@@ -85,23 +86,16 @@ def _says(error: BaseException, numbers: Sequence[int], words: Sequence[str]) ->
     if isinstance(error, OSError) and error.errno in numbers:
         return True
     # Ours only quote what others said; what they quote is among the causes.
-    return not isinstance(error, OURS) and any(word in _said(error) for word in words)
+    return not isinstance(error, OURS) and any(word in said(error) for word in words)
 
 
 def _message(error: BaseException) -> str:
-    text = " ".join(_said(error).split())[:500]
+    text = said(error)
     if isinstance(error, SystemExit):
         return f"the fit called sys.exit({text})"
     if isinstance(error, OURS):
         return text
-    return f"{type(error).__name__}: {text}{_place(error)}"
-
-
-def _said(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # a stranger's exception
-        return "(it cannot say what)"
+    return f"{type_name(error)}: {text}{_place(error)}"
 
 
 def _place(error: BaseException) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
-import unicodedata
 from collections.abc import Callable
 from typing import Any
+
+from whitebench.wording import escaped
 
 LONGEST = 500
 """Characters of one quotation."""
@@ -47,12 +48,7 @@ def traceback_of(error: BaseException) -> str:
 
 def readable(text: str) -> str:
     """Return the end of a text of many lines, with nothing in it that a terminal would obey."""
-    return "\n".join(map(_escape, text[-LONGEST_TRACEBACK:].split("\n")))
-
-
-def is_line(text: str) -> bool:
-    """Return whether a text stands on one line and holds nothing that a terminal would obey."""
-    return all(character.isprintable() or unicodedata.category(character) == "Zs" for character in text)
+    return "\n".join(map(escaped, text[-LONGEST_TRACEBACK:].split("\n")))
 
 
 def _line(speak: Callable[[Any], str], value: object) -> str:
@@ -64,9 +60,5 @@ def _line(speak: Callable[[Any], str], value: object) -> str:
 
 def _fit(text: str) -> str:
     exact = str.__getitem__(text, slice(2 * LONGEST))  # a subclass of str may do anything when it is used
-    line = _escape(" ".join(exact.split()))
+    line = escaped(" ".join(exact.split()))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
-
-
-def _escape(text: str) -> str:
-    return "".join(one if is_line(one) else one.encode("unicode_escape").decode("ascii") for one in text)

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from whitebench.errors import PluginError, near_misses
-from whitebench.quotation import LONGEST, is_line, quote
+from whitebench.quotation import LONGEST, quote
 from whitebench.space import Space
+from whitebench.wording import is_plain
 
 if TYPE_CHECKING:
     import torch
@@ -267,7 +268,7 @@ def _check_named(kind: str, spec: Spec) -> None:
 
 
 def _check_line(kind: str, name: str, field: str, text: object) -> None:
-    is_fit = type(text) is str and len(text) <= LONGEST and is_line(text)
+    is_fit = type(text) is str and len(text) <= LONGEST and is_plain(text)
     _need(kind, name, is_fit, f"{field} must be one line of up to {LONGEST} printable characters, got {quote(text)}")
 
 

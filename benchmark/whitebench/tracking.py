@@ -248,8 +248,8 @@ def _connect(uri: str) -> MlflowClient:
 
     if file is not None:
         make_whole(file, lambda url: MlflowClient(url).search_experiments(max_results=1))
-    client = MlflowClient(uri)
     try:
+        client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     except Exception as error:
         if schema := re.search(r"found version (\w+), but expected", str(error)):

@@ -18,7 +18,7 @@ def plain(text: str, most: int = MOST_SAID) -> str:
     """Return `text` in one line of at most `most` characters, with what cannot be printed escaped."""
     if len(text) > 4 * most:  # megabytes are not looked at letter by letter
         text = f"{text[: 2 * most]} … {text[-2 * most :]}"
-    line = "".join(one if one.isprintable() else _escaped(one) for one in " ".join(text.split()))
+    line = escaped(" ".join(text.split()))
     if len(line) <= most:
         return line
     tail = most // 3
@@ -50,14 +50,6 @@ def listed(names: Iterable[str], most: int = MOST_LISTED) -> str:
     return (", ".join(islice(names, most)) or "none") + more
 
 
-def said(error: BaseException) -> str:
-    """Return an error's type and text, also where a stranger's class cannot be asked for its text."""
-    try:
-        text = str(error)
-    except Exception:
-        text = ""
-    return plain(f"{type(error).__name__}: {text}".removesuffix(": "))
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+def escaped(text: str) -> str:
+    """Return `text` with what cannot be printed escaped."""
+    return "".join(one if is_plain(one) else one.encode("unicode_escape").decode("ascii") for one in text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whitebench.quotation import LONGEST, is_line, quote, readable, said, told, traceback_of, type_name
+from whitebench.quotation import LONGEST, quote, readable, said, told, traceback_of, type_name
 
 
 class Words(str):
@@ -70,8 +70,3 @@ def test_a_long_traceback_keeps_its_end() -> None:
     text = traceback_of(ValueError("x" * 10**6 + " the end"))
     assert len(text) == 16_000
     assert text.endswith(" the end\n")
-
-
-def test_a_line_may_hold_any_space_but_no_break() -> None:
-    assert is_line("5\u202f000 × 3")
-    assert not any(map(is_line, ("a\nb", "a\tb", "a\x85b", "\x1b", "a\u2028b")))
