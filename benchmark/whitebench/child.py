@@ -31,6 +31,9 @@ MIB = 2**20
 GLANCE = 0.2
 """Seconds between two looks at the log: a loop of prints makes some 100 MB in each second."""
 
+FOLDER_PATIENCE = 10.0
+"""Seconds to wait for an earlier life of a fit, which is ended within one."""
+
 DUMP = signal.SIGUSR1
 """The signal at which a fit writes to its log where it is, and ends."""
 
@@ -46,6 +49,7 @@ def run_child(plan: FitPlan, channel: Connection[Any, Any], lifeline: Connection
     adopt_orphans()
     _hold(lifeline, plan)
     _beat_into(beats)
+    _hold_folder(plan.folder)
     outcome = _outcome(plan, channel)
     with contextlib.suppress(Exception):  # the disk may be full, and a stranger may have closed them
         for stream in (sys.stdout, sys.stderr):
@@ -93,6 +97,20 @@ def _watch_and_end(lifeline: Connection[Any, Any], group: int, plan: FitPlan) ->
             if size(log) > most:  # the conductor looks too, but it may be busy storing
                 os.kill(os.getpid(), DUMP)
     end_group(group)
+
+
+def _hold_folder(folder: Path) -> None:
+    """Wait until no earlier life of this fit, whose conductor was killed a moment ago, writes to its folder any more."""
+    deadline = time.monotonic() + FOLDER_PATIENCE
+    with contextlib.suppress(OSError):  # a full disk is heard of by what needs room on it
+        held = os.open(folder / ".held", os.O_RDWR | os.O_CREAT, 0o644)  # let go by the system when this process ends
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.05)
+            else:
+                return
 
 
 def _beat_into(beats: Any) -> None:

@@ -186,7 +186,8 @@ class RunningFit:
         code = self._process.exitcode
         if code is None:
             return self._failure(FailureKind.ERROR, "the fit closed its line to the conductor before it was done")
-        if code == SERVER_GONE and kin.is_gone(self._server):
+        # Its end of the pipes closes some milliseconds before the system calls a dying process dead.
+        if code == SERVER_GONE and _comes_true(lambda: kin.is_gone(self._server), 1.0):
             return self._failure(FailureKind.KILLED, "the server that starts fits was ended, and its fits with it")
         return self._failure(*kind_of_exit(code, self._last_words))
 

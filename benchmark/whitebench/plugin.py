@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -77,13 +78,11 @@ Loader: TypeAlias = Callable[[], Any]
 
 def installed(point: EntryPoint) -> tuple[Owner, Loader]:
     """Return who owns an entry point, and what imports it."""
-    distribution = point.dist
-    owner = Owner(
-        plugin=point.value,
-        distribution=(distribution and distribution.name) or "unknown",
-        version=(distribution and distribution.version) or "",
-    )
-    return owner, point.load
+    name = version = None
+    if point.dist is not None:
+        with suppress(Exception):  # where its metadata is gone, some finders say None and others raise
+            name, version = point.dist.name, point.dist.version
+    return Owner(plugin=point.value, distribution=name or "unknown", version=version or ""), point.load
 
 
 def local(path: Path) -> tuple[Owner, Loader]:

@@ -163,11 +163,24 @@ class _Trial:
 
 
 def _fault_of(owner: Owner, load: Loader, seconds: float) -> dict[str, str]:
+    files = _open_files()
     try:
         outcome = let_in(owner, load, seconds=seconds)
     except BaseException as error:  # a Ctrl-C that it has sent itself
         return {"reason": told(error), "traceback": ""}
+    if files - _open_files():
+        return {"reason": "while being loaded it closed files that it had not opened", "traceback": ""}
     return {"reason": outcome.reason, "traceback": outcome.traceback} if isinstance(outcome, Quarantined) else {}
+
+
+def _open_files() -> set[tuple[int, int, int]]:
+    """Return the files that this process has open, each by its number and what that stands for."""
+    found = set()
+    for number in (int(entry.name) for entry in Path("/proc/self/fd").iterdir()):
+        with suppress(OSError):  # the one that was open for looking
+            status = os.fstat(number)
+            found.add((number, status.st_dev, status.st_ino))
+    return found
 
 
 def _end_with_parent(lifeline: int) -> None:

@@ -73,7 +73,7 @@ def test_a_fit_is_told_whose_plugins_bring_what_it_trains_and_measures(
     write_suite: WriteSuite, catalog: Catalog, plugin: Path, tmp_path: Path
 ) -> None:
     [contest] = opened(load_suite(str(write_suite(trials=1))), catalog, tmp_path)
-    assert begin_trials(contest) == 0
+    assert begin_trials(contest) == [0]
     trial = contest.trial_plan(0, plugins=[plugin], work=tmp_path)
     finish(contest, 0, fitted(0.1), tmp_path)
     contest.chosen = contest.study.choose()

@@ -93,6 +93,14 @@ class Loud:
     def __repr__(self): return "\\x1b[31m" + "x" * 10**7
 """
 
+CLOSING = """
+import os
+for number in map(int, os.listdir("/proc/self/fd")):
+    place = f"/proc/self/fd/{number}"
+    if number > 2 and os.path.lexists(place) and os.readlink(place).startswith("/dev/null"):
+        os.close(number)
+"""
+
 # What a process of its own is needed for: the same in the harness's own process would end it, or hang it for good.
 DEADLY = [
     ("import os; os._exit(0)", "it ended the process with exit code 0 while being loaded"),
@@ -104,7 +112,8 @@ DEADLY = [
     ("while True:\n  try:\n    while True: pass\n  except BaseException: pass", "it was not loaded after 2 s ({file}:"),
     ("print('x' * 2**21)", "it printed more than 1 MiB while being loaded"),
     ("while True: print('all work and no play' * 100)", "it printed more than 1 MiB while being loaded"),
-    ("import os; os.closerange(0, 200)", "it ended the process with exit code 0 while being loaded"),
+    ("import os; os.closerange(0, 9999)", "it ended the process with exit code 0 while being loaded"),
+    (CLOSING, "while being loaded it closed files that it had not opened"),
     ("input('your password: ')", "EOFError: EOF when reading a line"),
     ("import shutil; shutil.rmtree('{folder}')", "while being loaded it deleted {folder}"),
     ("import os; os.remove(__file__)", "while being loaded it deleted {file}"),
@@ -123,7 +132,8 @@ def test_what_would_end_or_spoil_the_command_is_done_in_a_process_of_its_own(
     places = {"{folder}": str(tmp_path / "hostile"), "{file}": str(tmp_path / "hostile" / "plugin.py")}
     for place, path in places.items():
         text, said = text.replace(place, path), said.replace(place, path)
-    assert reason(load(text + "\n" + GOOD)).startswith(said)
+    with Path("/dev/null").open():
+        assert reason(load(text + "\n" + GOOD)).startswith(said)
 
 
 CHANGES = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -212,8 +213,8 @@ def brought_up(file: Path) -> list[int]:
 
 FAULTS: list[tuple[str, str, str, str, dict[str, float]]] = [
     ("raise", "error", "RuntimeError: the model broke", "in misbehave", {}),
-    ("mute", "error", "Mute: (it cannot say what)", "in misbehave", {}),
-    ("half", "error", "RuntimeError: half a character: ?", "in misbehave", {}),
+    ("mute", "error", "Mute: <Mute, whose __str__ raised ", "in misbehave", {}),
+    ("half", "error", r"RuntimeError: half a character: \ud800", "in misbehave", {}),
     ("config", "config", "a width of 7 cannot be had", "in misbehave", {}),
     ("import", "import", "ModuleNotFoundError: No module named 'a_library_nobody_has'", "in misbehave", {}),
     ("exit", "exit", "the fit called sys.exit(3)", "in misbehave", {}),
@@ -466,6 +467,17 @@ def test_what_a_fit_leaves_running_ends_with_it(launcher: Launcher, make_plan: M
 
 def test_a_fit_may_have_processes_of_its_own(launcher: Launcher, make_plan: MakePlan) -> None:
     assert isinstance(outcome_of(launcher.start(make_plan("faulty[how=workers]"))), Fitted)
+
+
+def test_a_fit_waits_until_an_earlier_life_of_it_has_let_go_of_its_folder(
+    launcher: Launcher, make_plan: MakePlan
+) -> None:
+    plan = make_plan()
+    with (plan.folder / ".held").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        fit = launcher.start(plan)
+        assert wait_for([fit], 1.0) == []
+    assert isinstance(outcome_of(fit), Fitted)
 
 
 def test_messages_sent_before_a_fit_ended_are_all_received(launcher: Launcher, make_plan: MakePlan) -> None:
