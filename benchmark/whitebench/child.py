@@ -100,7 +100,7 @@ def _watch_and_end(lifeline: Connection[Any, Any], group: int, plan: FitPlan) ->
 
 
 def _hold_folder(folder: Path) -> None:
-    """Wait until no earlier life of this fit, whose conductor was killed a moment ago, writes to its folder any more."""
+    """Wait until an earlier life of this fit, whose conductor was killed a moment ago, writes to its folder no more."""
     deadline = time.monotonic() + FOLDER_PATIENCE
     with contextlib.suppress(OSError):  # a full disk is heard of by what needs room on it
         held = os.open(folder / ".held", os.O_RDWR | os.O_CREAT, 0o644)  # let go by the system when this process ends
