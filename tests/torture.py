@@ -33,7 +33,7 @@ CELLS, TRIALS = 6, 6
 WAYS = ("SIGKILL of the whole tree", "SIGKILL of the conductor", "SIGTERM", "SIGINT")
 EARLY = 0.2
 """The share of kills that come while the run still starts."""
-LONGEST = 6.0
+LONGEST = 3.0
 """Seconds after its start, or for the others after its work has begun, at which a run is killed at the latest."""
 PER_ROUND = 10
 """Kills after which a suite may end."""
