@@ -63,6 +63,9 @@ def check_place(file: Path) -> None:
         )
 
 
+DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""Distributions by the module that SQLAlchemy asks for."""
+
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "http": 80, "https": 443}
 
 
@@ -101,7 +104,7 @@ def check_database(url: str) -> None:
     try:
         engine = sqlalchemy.create_engine(url)
     except ImportError as error:
-        package = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}.get(error.name or "", error.name)
+        package = DRIVERS.get(error.name or "", error.name)
         raise StoreError(
             f"the driver of {urlparse(url).scheme} is not installed: `python -m pip install {package}`"
         ) from error

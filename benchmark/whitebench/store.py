@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from whitebench.address import claims_url
+from whitebench.address import claims_url, sqlite_file
 from whitebench.claims import Claims
-from whitebench.database import PATIENCE
+from whitebench.database import PATIENCE, check_server
 from whitebench.errors import LostResultError
 from whitebench.events import EpochEnded
 from whitebench.fit import DELIVERY, PREDICTIONS
@@ -34,8 +35,13 @@ class Store:
     """Results behind one MLflow tracking URI; every method may raise StoreError."""
 
     def __init__(self, uri: str, *, patience: float = PATIENCE) -> None:
-        self.tracking = Tracking(uri, patience=patience)
         self.claims = Claims(claims_url(uri), patience=patience)
+        # Two that find a server's database empty would both make MLflow's tables.
+        is_shared = sqlite_file(claims_url(uri)) is None
+        if is_shared:
+            check_server(uri)
+        with self.claims.alone("open/store") if is_shared else nullcontext():
+            self.tracking = Tracking(uri, patience=patience)
 
     # Cells
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import unquote, urlparse
 
-from whitebench.address import sqlite_file, without_password
+from whitebench.address import home_of, sqlite_file, without_password
 from whitebench.database import PATIENCE, check_database, check_place, check_server, make_whole
 from whitebench.errors import StoreError
 from whitebench.outage import patient
@@ -177,7 +177,9 @@ class Tracking:
         return self._ids[name]
 
     def _create_experiment(self, name: str) -> str:
-        where = (self._file.parent / "whitebench-artifacts" / name).as_uri() if self._file else None
+        # A server knows where; MLflow's own place for a database's files would be below the working folder.
+        is_served = urlparse(self.uri).scheme in ("http", "https")
+        where = None if is_served else (home_of(self.uri) / "whitebench-artifacts" / name).as_uri()
         try:
             return str(self._client.create_experiment(name, artifact_location=where))
         except Exception:

@@ -113,13 +113,23 @@ class Storage:
     def _opened(self) -> optuna.storages.RDBStorage:
         try:
             if self.file is None:
-                with sqlalchemy.create_engine(self.url).begin() as database:
-                    database.execute(sqlalchemy.schema.CreateSchema(SCHEMA, if_not_exists=True))
-                return self._storage({"options": f"-csearch_path={SCHEMA}"})
+                return self._in_schema()
             make_whole(self.file, optuna.storages.RDBStorage)
             return self._storage({"timeout": PATIENCE})
         except RuntimeError as error:  # tables of another version of Optuna, in its own words
             raise StoreError(f"the trials in {self.place}: {error}") from error
+
+    def _in_schema(self) -> optuna.storages.RDBStorage:
+        """Open, or make, the tables in a PostgreSQL store; of two who find none, one makes them."""
+        turn = int(digest_of(SCHEMA)[:8], 16)
+        engine = sqlalchemy.create_engine(self.url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as database:
+            database.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(turn)))  # until we disconnect
+            database.execute(sqlalchemy.schema.CreateSchema(SCHEMA, if_not_exists=True))
+            storage = self._storage({"options": f"-csearch_path={SCHEMA}"})
+            database.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_unlock(turn)))
+        engine.dispose()
+        return storage
 
     def _storage(self, arguments: Mapping[str, object]) -> optuna.storages.RDBStorage:
         return optuna.storages.RDBStorage(
