@@ -109,7 +109,7 @@ def exists(uri: str) -> bool:
 
 
 def home_of(uri: str) -> Path:
-    """Return the folder for what stands beside the store (lock, trials, logs, fits under way).
+    """Return the folder for what stands beside the store (trials, logs, fits under way, results that wait).
 
     That of its file; for a store on a server a folder of the user's own, the same wherever a command is given.
     """
