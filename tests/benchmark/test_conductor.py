@@ -37,6 +37,7 @@ from whitebench.events import (
 )
 from whitebench.launch import Launcher
 from whitebench.ledger import Ledger, ledger_of, select
+from whitebench.provenance import usable_cores
 from whitebench.spool import Spool, deliver
 from whitebench.store import Store
 from whitebench.suite import load_suite
@@ -213,6 +214,23 @@ def test_one_fit_at_a_time_or_three_give_the_same_numbers(
     assert numbers(world.ledger(suite)) == alone
     assert {event.fit: event.state for event in world.told if isinstance(event, TrialEnded)} == states
     assert ("pruned" in states.values()) is ("tuning" in changes)
+
+
+def test_neither_the_order_of_cells_nor_a_busy_machine_changes_a_number(
+    world: World, write_suite: WriteSuite, tmp_path: Path, new_store: NewStore
+) -> None:
+    forwards = write_suite("tiny", "searching", seeds=[0, 1])
+    world.run(forwards)
+    expected = numbers(world.ledger(forwards))
+    world.store = new_store(tmp_path / "other")
+    (tmp_path / "backwards").mkdir()
+    backwards = write_suite("searching", "tiny", seeds=[1, 0], folder=tmp_path / "backwards")
+    with ExitStack() as stack:
+        for _ in range(usable_cores()):
+            busy = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(busy.kill)
+        world.run(backwards, parallel=3)
+    assert numbers(world.ledger(backwards)) == expected
 
 
 @pytest.fixture(scope="module")

@@ -275,3 +275,47 @@ def test_a_disk_that_became_read_only_is_said_to_be(
         assert told.returncode == 2, told.stdout + told.stderr
         assert "cannot be written" in told.stderr
         assert "Traceback" not in told.stderr
+
+
+VANDAL = """
+import os, shutil
+from dataclasses import dataclass
+from torch import nn
+from whitebench import ModelSpec, hookimpl
+
+
+@dataclass(frozen=True)
+class Nothing:
+    pass
+
+
+class Vandal(nn.Sequential):
+    def forward(self, x):
+        if self.training:
+            for one in os.listdir("."):
+                shutil.rmtree(one) if os.path.isdir(one) else os.remove(one)
+        return super().forward(x)
+
+
+@hookimpl
+def register_models():
+    build = lambda config, shape, classes: Vandal(nn.Flatten(), nn.Linear(4, classes))
+    return [ModelSpec(name="vandal", summary="deletes the working folder", config=Nothing, build=build, head="1")]
+"""
+
+
+@pytest.mark.slow
+def test_a_model_that_deletes_the_working_folder_is_survived_and_what_is_gone_is_said(
+    write_suite: WriteSuite, plugin: Path, tmp_path: Path, type_in: Type
+) -> None:
+    work, vandal = tmp_path / "work", tmp_path / "vandal.py"
+    work.mkdir()
+    vandal.write_text(VANDAL, encoding="utf-8")
+    suite = write_suite("vandal", "tiny", trials=0, seeds=1)
+    command = ("whitebench", "run", str(suite), "--plugin", str(plugin))
+    told = type_in(*command, "--plugin", str(vandal), cwd=work)
+    assert told.returncode == 2, told.stdout + told.stderr
+    assert f"file {work}/whitebench.db is gone: it was deleted, moved or replaced in the meantime" in told.stderr
+    assert "Traceback" not in told.stderr
+    # Nothing of it stands in the way of others.
+    assert type_in(*command, "--plugin", str(vandal), "-m", "tiny", cwd=work).returncode == 0
