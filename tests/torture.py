@@ -88,7 +88,7 @@ def finish(folder: Path, damage: Damage) -> None:
         damage.left.append(f"exit code {code} of the run that was let end: {tail(folder)}")
 
 
-def kill(process: subprocess.Popen[str], way: str, damage: Damage) -> None:
+def kill(folder: Path, process: subprocess.Popen[str], way: str, damage: Damage) -> None:
     """End a run in one of the WAYS and see that nothing of it goes on."""
     tree = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
     born = {pid: psutil.Process(pid).create_time() for pid in tree if psutil.pid_exists(pid)}
@@ -103,11 +103,12 @@ def kill(process: subprocess.Popen[str], way: str, damage: Damage) -> None:
     # A signal that comes before anything has begun ends the interpreter itself.
     expected = {-signal.SIGKILL} if way.startswith("SIGKILL") else {130, 0, -signal.Signals[way]}
     if code not in expected:
-        damage.left.append(f"exit code {code} after {way}")
+        damage.left.append(f"exit code {code} after {way}: {tail(folder)}")
     deadline = time.monotonic() + 5.0
     while living := [pid for pid, moment in born.items() if _is_alive(pid, moment)]:
         if time.monotonic() > deadline:
-            damage.left.append(f"{len(living)} processes 5 s after {way}")
+            names = [" ".join(psutil.Process(pid).cmdline())[:80] for pid in living if psutil.pid_exists(pid)]
+            damage.left.append(f"{len(living)} processes 5 s after {way}: {names}")
             return
         time.sleep(0.02)
 
@@ -131,6 +132,8 @@ def kill_at_random(folder: Path, moments: random.Random, times: int, damage: Dam
     """Start the suite and kill it, up to `times` times or until it has ended before its moment."""
     for _ in range(times):
         begun = screen(folder).count("cells to do")
+        if "cells to do: 0," in screen(folder):
+            return
         process = start(folder)
         is_early, moment = moments.random() < EARLY, moments.uniform(0.0, LONGEST)
         while not is_early and process.poll() is None and screen(folder).count("cells to do") == begun:
@@ -140,7 +143,7 @@ def kill_at_random(folder: Path, moments: random.Random, times: int, damage: Dam
         except subprocess.TimeoutExpired:
             way = moments.choice(WAYS)
             damage.kills[way] += 1
-            kill(process, way, damage)
+            kill(folder, process, way, damage)
             continue
         if code != 0:
             damage.left.append(f"exit code {code} of a run that nobody killed: {tail(folder)}")
@@ -210,6 +213,8 @@ def undisturbed_run(folder: Path, damage: Damage) -> dict[str, Any]:
 
 def torture(home: Path, times: int, seed: int) -> Damage:
     """Kill the suite `times` times over as many rounds as that takes."""
+    # Where this was started in the background it is deaf to Ctrl-C, and what it starts would be too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     damage, moments = Damage(), random.Random(seed)
     undisturbed = undisturbed_run(home / "undisturbed", damage)
     number = 0
@@ -220,7 +225,7 @@ def torture(home: Path, times: int, seed: int) -> Damage:
         kill_at_random(folder, moments, min(left, PER_ROUND), damage)
         finish(folder, damage)
         compare(folder, undisturbed, damage)
-        print(f"{damage.kills.total()} kills in {number} rounds: {verdict(damage)}", flush=True)
+        print(f"{damage.kills.total()} kills in {number} rounds: {verdict(damage)}", *damage.left[-1:], flush=True)
         if damage.is_none:
             shutil.rmtree(folder)
     return damage
