@@ -31,6 +31,21 @@ def test_a_file_says_its_commit_and_whether_its_repository_has_changed_since(tmp
     assert commit_of(file)[1] is True
 
 
+def test_asking_leaves_the_repository_as_it_is(tmp_path: Path) -> None:
+    """A kill in between would else leave `.git/index.lock`, and git would refuse its owner from then on."""
+    file = tmp_path / "file"
+    git(tmp_path, "init", "-q")
+    file.write_text("one", encoding="utf-8")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    os.utime(file, (1, 1))  # git would note that only its time is another
+    before = (tmp_path / ".git" / "index").read_bytes()
+    assert commit_of(file)[1] is False
+    assert (tmp_path / ".git" / "index").read_bytes() == before
+    git(tmp_path, "status")
+    assert (tmp_path / ".git" / "index").read_bytes() != before
+
+
 def test_where_git_cannot_say_nothing_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert commit_of(tmp_path / "file") == (None, None)
