@@ -2,6 +2,7 @@
 # make test    everything that must hold
 # make perf    how fast the harness is, as ratios
 # make check   lint, format, types, import contracts
+# make coverage   which lines of the harness the tests reach, fits and commands included
 # make torture N=200   kill the suite `smoke` 200 times at random moments, and compare with a run that nobody disturbed
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 
 N ?= 200
 
-.PHONY: bench test perf check torture clean
+.PHONY: bench test perf coverage check torture clean
 
 bench: $(VENV)/.installed
 	$(BIN)/whitebench run smoke --parallel 2
@@ -27,6 +28,12 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+coverage: $(VENV)/.installed-dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 torture: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.torture $(N)
