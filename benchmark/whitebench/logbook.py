@@ -123,6 +123,10 @@ class Logbook:
                 _log.exception("run %s stays open", run_id)
         self._studies.clear()
         self._open.clear()
+        try:
+            self._store.close_orphans(self._suite.name)  # of one that was still dying when this one began
+        except StoreError:
+            _log.exception("runs of dead owners stay open")
 
     # Inside
 

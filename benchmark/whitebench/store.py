@@ -30,6 +30,16 @@ IDENTITY = "identity.json"
 FAILURE = "failure.json"
 CHOICE = "choice.json"
 
+STATUSES: Mapping[str, Status] = {
+    "complete": "FINISHED",
+    "failed": "FAILED",
+    "finished": "FINISHED",
+    "interrupted": "KILLED",
+    "pruned": "KILLED",
+    "superseded": "KILLED",
+}
+"""How MLflow calls the end of a run of ours in a state."""
+
 
 class Store:
     """Results behind one MLflow tracking URI; every method may raise StoreError."""
@@ -129,18 +139,22 @@ class Store:
         self.tracking.close_run(run_id, "KILLED", {Tag.STATE: "interrupted"})
 
     def close_orphans(self, suite: str) -> None:
-        """Mark the runs of a suite that owners who are dead by now left open."""
-        orphans = [run for one in (suite, _tuning(suite)) for run in self.tracking.runs(one, {Tag.STATE: "running"})]
+        """End the runs of a suite that owners who are dead by now left open."""
+        orphans = [run for experiment in (suite, _tuning(suite)) for run in self.tracking.open_runs(experiment)]
         living = self.claims.living() if orphans else {}
         for run in orphans:
             if not _is_held(run.tags.get(Tag.CLAIM, ""), living):
                 self.close_orphan(run.run_id)
 
     def close_orphan(self, run_id: str) -> None:
-        """Mark a run whose owner is dead, unless it has been closed."""
+        """End a run whose owner is dead, as far as it came."""
         # Looked at again: its owner may have ended it, and then given its claim back, since it was found open.
-        if self.tracking.run(run_id).tags.get(Tag.STATE) == "running":
+        run = self.tracking.run(run_id)
+        state = run.tags.get(Tag.STATE, "")
+        if state == "running":
             self.interrupt(run_id)
+        elif run.is_open:  # its owner was killed between the last tag and the end
+            self.tracking.end_run(run_id, STATUSES.get(state, "KILLED"))
 
     # Studies
 
@@ -197,9 +211,8 @@ class Store:
         if validation is not None:
             self.tracking.log_points(run_id, [(f"validation/{primary}/chosen_by", validation, 0)])
             self.tracking.log_points(study_run, [(f"trials/{primary}", validation, number)])
-        statuses: Mapping[str, Status] = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
         why = {Tag.MESSAGE: reason[:4000]} if reason else {}
-        self.tracking.close_run(run_id, statuses[state], {**why, Tag.STATE: state})
+        self.tracking.close_run(run_id, STATUSES[state], {**why, Tag.STATE: state})
 
     def logged_trials(self, study_run: str) -> set[int]:
         """Return the numbers of the trials stored under a study's run; what a dead owner half stored is taken off."""
@@ -307,8 +320,7 @@ class Store:
         for other in self.tracking.runs(tags[Tag.SUITE], {name: tags[name] for name in same}):
             if other.run_id == run_id or other.tags.get(Tag.STATE) == "superseded":
                 continue
-            if other.tags.get(Tag.STATE) == "running":
-                self.interrupt(other.run_id)
+            self.close_orphan(other.run_id)
             self.tracking.tag(other.run_id, {Tag.STATE: "superseded"})
 
 

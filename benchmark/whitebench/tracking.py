@@ -42,6 +42,8 @@ class TrackedRun:
     tags: Mapping[str, str]
     started: int
     """Milliseconds since 1970."""
+    is_open: bool
+    """Whether MLflow has it as RUNNING."""
 
 
 class Tracking:
@@ -93,6 +95,17 @@ class Tracking:
         """Return the runs of an experiment that carry all of these tags, the latest first."""
         found = self._client.get_experiment_by_name(experiment)
         return self._search([found.experiment_id], where) if found else []
+
+    @patient
+    def open_runs(self, experiment: str) -> list[TrackedRun]:
+        """Return the runs of an experiment that have not been ended, the latest first."""
+        found = self._client.get_experiment_by_name(experiment)
+        return self._search([found.experiment_id], {}, status="RUNNING") if found else []
+
+    @patient
+    def end_run(self, run_id: str, status: Status) -> None:
+        """End a run whose tags say already what became of it."""
+        self._client.set_terminated(run_id, status)
 
     @patient
     def runs_anywhere(self, where: Mapping[str, str]) -> list[TrackedRun]:
@@ -188,8 +201,11 @@ class Tracking:
                 raise
             return str(found.experiment_id)
 
-    def _search(self, experiments: Sequence[str], where: Mapping[str, str], *, view: int = 1) -> list[TrackedRun]:
-        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in where.items())
+    def _search(
+        self, experiments: Sequence[str], where: Mapping[str, str], *, view: int = 1, status: str = ""
+    ) -> list[TrackedRun]:
+        wanted = [f"tags.`{name}` = '{value}'" for name, value in where.items()]
+        query = " and ".join([*wanted, *([f"attributes.status = '{status}'"] if status else [])])
         runs: list[TrackedRun] = []
         token: str | None = None
         while True:
@@ -219,6 +235,7 @@ def _tracked(run: Run) -> TrackedRun:
         experiment=str(run.info.experiment_id),
         tags=dict(run.data.tags),
         started=int(run.info.start_time),
+        is_open=run.info.status == "RUNNING",
     )
 
 

@@ -226,6 +226,31 @@ def test_what_a_dead_conductor_left_open_is_closed_whatever_its_overrides(shared
     assert [one.state for one in shared.cells("dead", "")] == ["interrupted"]
 
 
+def test_a_run_whose_owner_died_between_its_last_tag_and_its_end_is_ended_as_what_it_is(
+    shared: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    study = shared.open_study("late", "tiny", "blobs", overrides="", name="t" * 64, claim="study/t/")
+    cell = open_cell(shared, "late")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shared.tracking._mlflow, "set_terminated", die)
+    with pytest.raises(KeyboardInterrupt):
+        shared.log_trial(
+            study, number=0, hyperparameters={}, state="pruned", epochs=[], primary="error", validation=None,
+            reason="", claim="trial/t/0",
+        )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        shared.finish_cell(cell, result("late"), left_by_a_fit(tmp_path / "fit"))
+    monkeypatch.undo()
+    shared.close_orphans("late")
+    [trial] = shared.tracking.runs("late/tuning", {Tag.KIND: "trial"})
+    ended = {client(shared).get_run(run_id).info.status for run_id in (trial.run_id, cell)}
+    assert ended == {"KILLED", "FINISHED"}
+    assert [one.state for one in shared.cells("late", "")] == ["interrupted"]  # its result is not named
+
+
 def test_what_a_living_conductor_has_open_is_left_to_it(shared: Store) -> None:
     cell = open_cell(shared, "living", claim="cell/living")
     study = shared.open_study("living", "tiny", "blobs", overrides="", name="v" * 64, claim="study/v/")
