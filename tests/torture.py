@@ -35,6 +35,8 @@ EARLY = 0.2
 """The share of kills that come while the run still starts."""
 LONGEST = 3.0
 """Seconds after its start, or for the others after its work has begun, at which a run is killed at the latest."""
+GONE = 10.0
+"""Seconds after a kill in which everything of a run is to be gone; a fit is within 5 (`test_launch`)."""
 PER_ROUND = 10
 """Kills after which a suite may end."""
 
@@ -104,11 +106,11 @@ def kill(folder: Path, process: subprocess.Popen[str], way: str, damage: Damage)
     expected = {-signal.SIGKILL} if way.startswith("SIGKILL") else {130, 0, -signal.Signals[way]}
     if code not in expected:
         damage.left.append(f"exit code {code} after {way}: {tail(folder)}")
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + GONE
     while living := [pid for pid, moment in born.items() if _is_alive(pid, moment)]:
         if time.monotonic() > deadline:
             names = [" ".join(psutil.Process(pid).cmdline())[:80] for pid in living if psutil.pid_exists(pid)]
-            damage.left.append(f"{len(living)} processes 5 s after {way}: {names}")
+            damage.left.append(f"{len(living)} processes {GONE:g} s after {way}: {names}")
             return
         time.sleep(0.02)
 

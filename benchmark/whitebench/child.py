@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from whitebench import memory, pulse
-from whitebench.errors import UnknownNameError
+from whitebench.errors import StoreError, UnknownNameError
 from whitebench.fault import failure_of
 from whitebench.fit import LOG, Answer, FitPlan, Fitted, Message, Outcome, Pruned
 from whitebench.kin import adopt_orphans, end_group
@@ -169,6 +169,8 @@ def outcome_here(plan: FitPlan, hear: Callable[[Message], Answer]) -> Outcome:
     """
     try:
         return _run(plan, hear)
+    except StoreError:  # of the conductor, to whom the fit was just speaking
+        raise
     except BaseException as error:
         if _is_stopped(error):
             raise KeyboardInterrupt from error

@@ -25,7 +25,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from whitebench.address import sqlite_file
-from whitebench.database import PATIENCE
+from whitebench.database import KEEPALIVE, PATIENCE
 from whitebench.errors import StoreError
 from whitebench.outage import patient
 
@@ -67,12 +67,12 @@ class Owner:
     """Names the machine as it is booted, and the space in which `pid` counts."""
     pid: int
     born: float
-    """When the process began, in seconds since 1970: a pid comes again."""
+    """When the process began, see `born_of`: a pid comes again."""
 
     @classmethod
     def me(cls) -> Owner:
         """Return this process, under a token of its own."""
-        return cls(token=uuid.uuid4().hex, host=_host(), pid=os.getpid(), born=psutil.Process().create_time())
+        return cls(token=uuid.uuid4().hex, host=_host(), pid=os.getpid(), born=born_of(os.getpid()))
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host.partition('/')[0]}"
@@ -83,7 +83,11 @@ class Claims:
 
     def __init__(self, url: str, owner: Owner | None = None, *, patience: float = PATIENCE) -> None:
         self.owner, self.patience = owner or Owner.me(), patience
-        arguments = {"timeout": PATIENCE} if url.startswith("sqlite") else {}
+        arguments: dict[str, Any] = {}
+        if url.startswith("sqlite"):
+            arguments = {"timeout": PATIENCE}
+        elif url.startswith("postgresql"):
+            arguments = dict(KEEPALIVE)
         self._engine = sql.create_engine(url, pool_pre_ping=True, connect_args=arguments)
         self.place = self._engine.url.render_as_string(hide_password=True)
         self._file = sqlite_file(url)
@@ -136,7 +140,7 @@ class Claims:
         }
 
     @contextmanager
-    def alone(self, name: str, patience: float = PATIENCE) -> Iterator[None]:
+    def alone(self, name: str, patience: float = LEASE + HEARTBEAT) -> Iterator[None]:
         """Hold a claim for the length of the body, waiting for it if need be.
 
         Raises:
@@ -163,7 +167,7 @@ class Claims:
         """Give everything back and fall silent."""
         self._stop.set()
         if self._heart is not None:
-            self._heart.join()
+            self._heart.join(5.0)  # it may be waiting for a server that does not answer
             self._heart = None
         self._stop.clear()
         try:
@@ -234,10 +238,9 @@ def _is_alive(row: sql.Row[Any], now: int) -> bool:
     if row.host != _host():
         return is_fresh
     try:
-        process = psutil.Process(row.pid)
-        if abs(process.create_time() - row.born) > 1.0:  # another process under the same number
+        if abs(born_of(row.pid) - row.born) > 1.0:  # another process under the same number
             return False
-        status = process.status()
+        status = psutil.Process(row.pid).status()
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
@@ -246,6 +249,18 @@ def _is_alive(row: sql.Row[Any], now: int) -> bool:
         return False
     # A busy machine may delay a heartbeat, and one that slept has none: only one that was stopped is given up.
     return is_fresh or status not in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+
+
+def born_of(pid: int) -> float:
+    """Return when a process began: on Linux in ticks since the machine did, which setting its clock does not change.
+
+    Elsewhere in seconds since 1970. Raises psutil.NoSuchProcess.
+    """
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return float(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[19])  # proc_pid_stat(5), field 22
+    except OSError:
+        return psutil.Process(pid).create_time()
 
 
 @functools.cache

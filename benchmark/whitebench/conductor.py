@@ -27,14 +27,14 @@ from whitebench.events import (
 )
 from whitebench.fit import LOG, AskTest, FitPlan, Fitted, Message, Outcome, Pruned
 from whitebench.here import FitHere, Here
-from whitebench.identity import CellName
 from whitebench.interruption import Interruption
 from whitebench.launch import Launcher, RunningFit
-from whitebench.ledger import Ledger, PlannedCell, canonical_overrides
+from whitebench.ledger import Ledger, PlannedCell, canonical_overrides, owed_cells
 from whitebench.logbook import Logbook
+from whitebench.outage import said_plainly
 from whitebench.result import Chosen, Failure, FailureKind, Result, Score
 from whitebench.roster import POLL, CellWork, Roster, TrialWork, Work
-from whitebench.spool import Delivery, Spool
+from whitebench.spool import Delivery, Spool, store_delivery
 from whitebench.store import Store
 from whitebench.suite import Suite
 from whitebench.tuning import Storage
@@ -55,8 +55,9 @@ class Summary:
 
     finished: int
     failed: int
+    """Whoever ran them."""
     elsewhere: int
-    """Cells that another conductor finished or failed in the meantime."""
+    """Cells that another conductor finished in the meantime."""
     is_interrupted: bool
     is_cut_short: bool
     """Whether so many cells failed that it was given up."""
@@ -122,7 +123,7 @@ class Conductor:
                 self._stop_everything()
         summary = Summary(
             finished=self.finished,
-            failed=self.failed,
+            failed=self.failed + (self.roster.failed if self.roster else 0),
             elsewhere=self.roster.elsewhere if self.roster else 0,
             is_interrupted=is_interrupted,
             is_cut_short=self._is_cut_short and not is_interrupted,
@@ -132,11 +133,10 @@ class Conductor:
         return summary
 
     def _open(self, ledger: Ledger, selected: Sequence[PlannedCell], *, retry: bool) -> Roster:
-        by_state: dict[str, set[CellName]] = {}
-        for record in ledger.records:
-            by_state.setdefault(record.state, set()).add(record.cell)
-        done, failed = by_state.get("finished", set()), by_state.get("failed", set())
-        owed = [cell for cell in selected if (cell.name in failed if retry else cell.name not in done | failed)]
+        done, failed = (
+            {record.cell for record in ledger.records if record.state == state} for state in ("finished", "failed")
+        )
+        owed = owed_cells(ledger, selected, retry=retry)
         contests = open_contests(
             self.suite, owed, self.catalog, self.storage, ledger.direction, overrides=self.overrides
         )
@@ -153,8 +153,7 @@ class Conductor:
                 trials_owed={contest.name: len(contest.waiting_trials) for contest in contests},
             )
         )
-        before = {record.run_id for record in ledger.records if record.state == "failed" and record.run_id}
-        return Roster(contests, self.store, self.overrides, failed_before=before, tell=self.tell)
+        return Roster(contests, self.store, self.overrides, failed_before=ledger.failures.keys(), tell=self.tell)
 
     def _start_over_if_broken(self, contest: Contest) -> None:
         """Forget a study that ended without one complete trial: what broke it may be mended."""
@@ -163,6 +162,7 @@ class Conductor:
             trials = contest.study.trials
             if trials and not contest.study.owed and not any(trial.state == "complete" for trial in trials):
                 contest.study.start_over()
+                self.store.supersede_study(self.suite.name, overrides=self.overrides, name=contest.study.name)
         contest.waiting_trials = contest.study.owed
 
     def _sweep(self, ledger: Ledger, selected: Sequence[PlannedCell], contests: Sequence[Contest]) -> None:
@@ -223,6 +223,8 @@ class Conductor:
         else:
             assert contest.chosen is not None
             plan = contest.cell_plan(work.cell, plugins=self.plugins, parallel=self.parallel, work=self.spool.fits)
+            if self._deliver(work):
+                return
             self.spool.reserve(plan.folder)
             # The fit loads its data while its run is opened: it cannot ask for the test split before that.
             fit = self._launch(plan)
@@ -230,7 +232,8 @@ class Conductor:
             self.fits[fit] = _CellFit(work=work, chosen=contest.chosen, run_id=run_id)
 
     def _launch(self, plan: FitPlan) -> Fit:
-        fit = self.launcher.start(plan)
+        with said_plainly(str(self.spool.fits)):
+            fit = self.launcher.start(plan)
         self.tell(FitStarted(fit=plan.name, purpose=plan.purpose, pid=fit.pid))
         return fit
 
@@ -259,6 +262,10 @@ class Conductor:
                 self.logbook.epoch(work.run_id, said)
             case AskTest():
                 assert isinstance(work, _CellFit)
+                if not self.store.claims.holds(work.work.claim):  # the test split is not ours to open any more
+                    self._drop(fit)
+                    self._leave(work.work, work.run_id)
+                    return
                 work.openings = self.logbook.opening(work.run_id, said.weights_sha256)
                 self.tell(TestOpened(cell=fit.plan.name, openings=work.openings))
                 fit.answer("go")
@@ -278,6 +285,10 @@ class Conductor:
             self._fail(work.work, work.run_id, outcome)
 
     def _trial_ended(self, work: TrialWork, plan: FitPlan, outcome: Outcome, *, seconds: float) -> None:
+        if not self.store.claims.holds(work.claim):
+            _log.warning("%s was taken over by another conductor", plan.name)
+            work.contest.forget_trial(work.number)
+            return
         trial = work.contest.trial_ended(work.number, plan, outcome, seconds=seconds)
         self.logbook.trial(work.contest, trial)
         self.store.claims.release(work.claim)
@@ -297,8 +308,8 @@ class Conductor:
             return
         try:
             self._store_result(fit, plan.folder, result)
-        except LostClaimError as error:
-            self._leave(fit.work, fit.run_id, error)
+        except LostClaimError:
+            self._leave(fit.work, fit.run_id)
             return
         self.finished += 1
         self.store.claims.release(fit.work.claim)
@@ -317,6 +328,7 @@ class Conductor:
             claim=fit.work.claim,
             epochs=fit.epochs,
         )
+        self.logbook.check(fit.work.claim)
         self.spool.describe(folder, delivery)
         try:
             self.logbook.finish(fit.run_id, fit.work.claim, result, folder)
@@ -329,9 +341,22 @@ class Conductor:
                 "on this store puts it there"
             ) from error
 
-    def _leave(self, work: CellWork, run_id: str, error: LostClaimError) -> None:
+    def _deliver(self, work: CellWork) -> bool:
+        """Store the result that an earlier owner of the cell could not, if there is one."""
+        for folder, delivery in self.spool.waiting():
+            if delivery.claim == work.claim:
+                store_delivery(self.store, delivery, folder)
+                self.store.claims.release(work.claim)
+                self.finished += 1
+                primary = delivery.result.score(self.suite.primary)
+                value, run_id = primary.value if primary else None, ""
+                self.tell(CellFinished(cell=str(delivery.cell), primary=value, run_id=run_id, is_elsewhere=True))
+                return True
+        return False
+
+    def _leave(self, work: CellWork, run_id: str) -> None:
         """Leave a cell to the conductor that has taken it over, and wait for what comes of it."""
-        _log.warning("%s: %s", work.cell.name, error)
+        _log.warning("%s was taken over by another conductor", work.cell.name)
         self.logbook.drop(run_id)
         work.contest.waiting_cells.append(work.cell)
 
@@ -364,8 +389,8 @@ class Conductor:
     def _fail(self, work: CellWork, run_id: str, failure: Failure) -> None:
         try:
             self.logbook.fail(run_id, work.claim, failure)
-        except LostClaimError as error:
-            self._leave(work, run_id, error)
+        except LostClaimError:
+            self._leave(work, run_id)
             return
         self.store.claims.release(work.claim)
         self.failed += 1

@@ -73,6 +73,12 @@ class Contest:
         self.waiting_trials.remove(number)
         self._told[number] = []
 
+    def forget_trial(self, number: int) -> None:
+        """Note that a trial under way was taken over: what becomes of it is read like any other's."""
+        self._told.pop(number)
+        self._undecided.pop(number, None)
+        self.waiting_trials = sorted([*self.waiting_trials, number])
+
     def undecided(self) -> list[int]:
         """Return the trials under way that wait to hear whether they are pruned."""
         return sorted(self._undecided)

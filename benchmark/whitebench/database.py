@@ -23,6 +23,9 @@ NETWORKED = frozenset({"afs", "afpfs", "beegfs", "ceph", "cifs", "davfs", "fuse.
 """File systems that machines share: SQLite's locks are not reliable there, and its write-ahead log needs memory that
 all writers share (sqlite.org/wal.html, section 2.2)."""
 
+KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 30_000}
+"""For PostgreSQL (libpq): a server that falls silent is given up within half a minute."""
+
 PATIENCE = 60.0
 """Seconds that a write waits for another process to let go of a file."""
 
@@ -89,8 +92,10 @@ def check_server(uri: str, seconds: float = 5.0) -> None:
         ) from error
 
 
-def check_database(url: str) -> None:
+def check_database(url: str) -> bool:
     """Connect once, and let go: what is wrong is said before a library tries over and over.
+
+    Return whether there are any tables.
 
     Raises:
         StoreError: the driver of that kind of database is not installed.
@@ -98,7 +103,7 @@ def check_database(url: str) -> None:
     """
     file = sqlite_file(url)
     if file is not None and not file.exists():
-        return
+        return False
     import sqlalchemy
 
     try:
@@ -109,8 +114,9 @@ def check_database(url: str) -> None:
             f"the driver of {urlparse(url).scheme} is not installed: `python -m pip install {package}`"
         ) from error
     with engine.connect() as connection:
-        sqlalchemy.inspect(connection).get_table_names()
+        has_tables = bool(sqlalchemy.inspect(connection).get_table_names())
     engine.dispose()
+    return has_tables
 
 
 def filesystem_of(path: Path) -> str:

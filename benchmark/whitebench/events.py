@@ -122,7 +122,7 @@ class SuiteEnded:
     is_interrupted: bool
     seconds: float
     elsewhere: int = 0
-    """Cells that another conductor finished or failed in the meantime."""
+    """Cells that another conductor finished in the meantime."""
     is_cut_short: bool = False
     """Whether so many cells failed that it was given up."""
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from whitebench.address import exists
-from whitebench.catalog import Catalog, load_catalog
+from whitebench.catalog import load_catalog
 from whitebench.course import build, feature_width, resolve
 from whitebench.errors import SuiteError
 from whitebench.fit import FitPlan
 from whitebench.launch import Launcher
-from whitebench.ledger import PlannedCell, ledger_of
+from whitebench.ledger import Ledger, PlannedCell, owed_cells
 from whitebench.result import Failure
-from whitebench.store import Store
 from whitebench.suite import Suite
 from whitebench.wording import plain
 
@@ -24,13 +22,12 @@ PATIENCE = 120.0
 def refuse_impossible(
     suite: Suite,
     cells: Sequence[PlannedCell],
-    catalog: Catalog,
+    ledger: Ledger,
     *,
     launcher: Launcher,
-    uri: str,
-    overrides: Sequence[str],
     plugins: Sequence[Path],
     at_a_time: int,
+    retry: bool = False,
 ) -> None:
     """Refuse a run in which a contestant fits none of the tasks it still owes a cell of.
 
@@ -39,8 +36,8 @@ def refuse_impossible(
     Raises:
         SuiteError: names each such contestant, its tasks and why; carries the tracebacks as notes.
     """
-    owed = _owed(suite, cells, catalog, uri=uri, overrides=overrides)
-    lost = impossible(reasons(suite, owed, launcher=launcher, plugins=plugins, at_a_time=at_a_time))
+    asked = [cell for cell in owed_cells(ledger, cells, retry=retry) if cell.name.contestant not in _proven(ledger)]
+    lost = impossible(reasons(suite, asked, launcher=launcher, plugins=plugins, at_a_time=at_a_time))
     if not lost:
         return
     said = "; ".join(
@@ -91,14 +88,9 @@ def attempt(plan: FitPlan) -> None:
     course.primary.build(subject.context)
 
 
-def _owed(
-    suite: Suite, cells: Sequence[PlannedCell], catalog: Catalog, *, uri: str, overrides: Sequence[str]
-) -> list[PlannedCell]:
-    if not exists(uri):
-        return list(cells)
-    ledger = ledger_of(suite, catalog, Store(uri), overrides=overrides, uri=uri)
-    done = {record.cell for record in ledger.records if record.state == "finished"}
-    return [cell for cell in cells if cell.name not in done]
+def _proven(ledger: Ledger) -> set[str]:
+    """Return the contestants that have finished a cell: they fit something, whatever else they still owe."""
+    return {record.cell.contestant for record in ledger.records if record.state == "finished"}
 
 
 def _plan_of(suite: Suite, cell: PlannedCell, plugins: Sequence[Path]) -> FitPlan:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -47,6 +47,8 @@ class Ledger:
     store_uri: str
     source: str = ""
     """The suite as it was asked for: its name, or the path of its file."""
+    failures: Mapping[str, CellName] = field(default_factory=dict)
+    """The cells of runs that failed, by the run's id; a later one may have been interrupted."""
 
 
 def plan_cells(suite: Suite, catalog: Catalog) -> list[PlannedCell]:
@@ -125,7 +127,24 @@ def ledger_of(
         unit=metric.unit,
         records=tuple(records),
         store_uri=uri,
+        failures={one.run_id: one.cell for one in stored if one.state == "failed"},
     )
+
+
+def owed_cells(ledger: Ledger, selected: Sequence[PlannedCell], *, retry: bool = False) -> list[PlannedCell]:
+    """Return those of the `selected` cells that are to be done: neither finished nor failed; with `retry` the failed.
+
+    One whose repetition was stopped still counts as failed once, and is owed by either command.
+    """
+    states = {record.cell: record.state for record in ledger.records}
+    if not retry:
+        return [cell for cell in selected if states.get(cell.name) not in ("finished", "failed")]
+    failed = set(ledger.failures.values())
+    return [
+        cell
+        for cell in selected
+        if states.get(cell.name) == "failed" or (states.get(cell.name) == "interrupted" and cell.name in failed)
+    ]
 
 
 def pick(stored: Sequence[StoredCell], planned: PlannedCell) -> StoredCell | None:

@@ -61,19 +61,19 @@ class Logbook:
         Raises:
             LostClaimError: another conductor has taken the cell over in the meantime.
         """
-        self._check(claim)
+        self.check(claim)
         self._store.finish_cell(run_id, result, folder)
         self._open.discard(run_id)
 
     def fail(self, run_id: str, claim: str, failure: Failure) -> None:
         """Close the run of a cell with the reason why there is no result; raises LostClaimError."""
-        self._check(claim)
+        self.check(claim)
         self._store.fail_cell(run_id, failure)
         self._open.discard(run_id)
 
     def drop(self, run_id: str) -> None:
         """Close the run of a cell that is not this conductor's any more."""
-        self._store.interrupt(run_id)
+        self._store.close_orphan(run_id)
         self._open.discard(run_id)
 
     def trial(self, contest: Contest, trial: Trial) -> None:
@@ -113,26 +113,25 @@ class Logbook:
         self._store.close_study(run_id, contest.chosen)
 
     def close(self) -> None:
-        """Mark what is still open as interrupted."""
-        for name, run_id in self._studies.items():
-            self._leave(name, run_id)
-        for run_id in self._open:
-            try:
-                self._store.interrupt(run_id)
-            except StoreError:  # perhaps what brought us here; the next conductor closes what stays open
-                _log.exception("run %s stays open", run_id)
+        """Mark what is still open as interrupted, and end what owners left open who are dead by now."""
+        try:
+            for name, run_id in self._studies.items():
+                self._store.claims.release(self._presence(name))
+                self._store.leave_study(run_id)
+            for run_id in self._open:
+                self._store.close_orphan(run_id)
+            self._store.close_orphans(self._suite.name)
+        except StoreError:  # perhaps what brought us here; the next conductor ends what stays open
+            _log.exception("some runs stay open")
         self._studies.clear()
         self._open.clear()
-        try:
-            self._store.close_orphans(self._suite.name)  # of one that was still dying when this one began
-        except StoreError:
-            _log.exception("runs of dead owners stay open")
 
-    # Inside
-
-    def _check(self, claim: str) -> None:
+    def check(self, claim: str) -> None:
+        """Raise LostClaimError where another conductor has taken a cell over."""
         if not self._store.claims.holds(claim):
             raise LostClaimError(f"{claim} was taken over by another conductor")
+
+    # Inside
 
     def _complete(self, contest: Contest, run_id: str) -> None:
         """Write down the trials that somebody ran and, killed, did not write down."""
@@ -144,13 +143,6 @@ class Logbook:
             if trial.number not in self._store.logged_trials(run_id):  # asked again once nobody else can be at it
                 self.trial(contest, trial)
             self._store.claims.release(claim)
-
-    def _leave(self, name: str, run_id: str) -> None:
-        try:
-            self._store.claims.release(self._presence(name))
-            self._store.leave_study(run_id)
-        except StoreError:
-            _log.exception("the study's run %s stays open", run_id)
 
     def _everybody(self, study: str) -> str:
         return f"study/{digest_of([study, self._overrides])[:32]}/"

@@ -25,7 +25,9 @@ _BUSY = {
     r"database (table )?is locked": "it is locked by another process",
     r"connection refused|could not connect|connection to server|connection reset|server closed the connection|"
     r"max retries exceeded|timed out|temporary failure in name resolution|name or service not known|"
-    r"terminating connection|the database system is (starting up|shutting down)": "it does not answer",
+    r"terminating connection|ssl syscall error|ssl connection has been closed|the connection is closed|"
+    r"consuming input failed|connection timeout expired|deadlock detected|"
+    r"the database system is (starting up|shutting down)": "it does not answer",
     r"error code (429|502|503|504)|too many (connections|clients)": "it is overloaded",
 }
 _LASTING = {
@@ -82,6 +84,15 @@ def patient(method: Method) -> Method:
 
     @functools.wraps(method)
     def wrapped(self: Any, *arguments: Any, **options: Any) -> Any:
+        if getattr(self, "_is_waited_for", False):  # called by one that is patient already
+            return method(self, *arguments, **options)
+        self._is_waited_for = True
+        try:
+            return wait_for_it(self, *arguments, **options)
+        finally:
+            self._is_waited_for = False
+
+    def wait_for_it(self: Any, *arguments: Any, **options: Any) -> Any:
         deadline, pause = time.monotonic() + self.patience, 0.1
         while True:
             try:

@@ -57,7 +57,8 @@ class Roster:
         self._ask_again: dict[str, float] = {}
         """When to ask again for the claims that somebody else has."""
         self._caught_up = time.monotonic()
-        self.elsewhere = 0
+        self.elsewhere = self.failed = 0
+        """Cells that others have finished, and that have failed at others'."""
 
     @property
     def has_work(self) -> bool:
@@ -88,7 +89,8 @@ class Roster:
         if not self._ask_again or time.monotonic() - self._caught_up < POLL:
             return
         for contest in self.contests:
-            self._catch_up(contest)
+            if contest.waiting_trials or contest.undecided():
+                self._catch_up(contest)
         self._caught_up = time.monotonic()
 
     def _trial(self, contest: Contest, number: int) -> TrialWork | None:
@@ -123,11 +125,10 @@ class Roster:
         runs = self._store.runs_of(cell.name, self._overrides)
         same = [one for one in runs if one.identity == cell.identity.digest]
         if self._is_done_elsewhere(same):
-            self.elsewhere += 1
             self._store.claims.release(claim)
             return None
         for one in runs:
-            if one.state == "interrupted":
+            if one.state == "interrupted" or one.claim == claim:  # which nobody else has
                 self._store.close_orphan(one.run_id)
         return CellWork(contest=contest, cell=cell, claim=claim)
 
@@ -140,10 +141,12 @@ class Roster:
                     continue
                 primary = result.score(result.primary)
                 value = primary.value if primary else None
+                self.elsewhere += 1
                 self._tell(CellFinished(cell=str(one.cell), primary=value, run_id=one.run_id, is_elsewhere=True))
                 return True
             if one.state == "failed" and one.run_id not in self._failed_before:
                 kind, _, message = one.failure.partition(": ")
+                self.failed += 1
                 self._tell(CellFailed(cell=str(one.cell), kind=kind, message=message, is_elsewhere=True))
                 return True
         return False

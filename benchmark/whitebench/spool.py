@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,25 +60,33 @@ class Spool:
 
     def reserve(self, folder: Path) -> None:
         """Set some room on disk aside for the description of a fit's result."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _RESERVED).write_bytes(os.urandom(RESERVE))  # zeros might be kept as a hole
+        with suppress(OSError):  # too full already: its fit will say so, or have room elsewhere
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / _RESERVED).write_bytes(os.urandom(RESERVE))  # zeros might be kept as a hole
 
     def describe(self, folder: Path, delivery: Delivery) -> None:
-        """Write down in a fit's folder what is to be stored of it."""
-        (folder / _RESERVED).unlink(missing_ok=True)
+        """Write down in a fit's folder what is to be stored of it; where it cannot, the store may still take it."""
         new = folder / f"{DELIVERY}.new"
-        with new.open("wb") as file:
-            file.write(_adapter().dump_json(delivery))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(folder / DELIVERY)
+        try:
+            (folder / _RESERVED).unlink(missing_ok=True)
+            with new.open("wb") as file:
+                file.write(_adapter().dump_json(delivery))
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(folder / DELIVERY)
+        except OSError:
+            _log.exception("%s: its result could not be written down", delivery.cell)
 
     def keep(self, folder: Path) -> Path:
-        """Put a fit's folder where results wait for the store, and return its new place."""
-        self.kept.mkdir(parents=True, exist_ok=True)
+        """Put a fit's folder where results wait for the store, if it can be moved; return where it is."""
         place = self.kept / folder.name
-        shutil.rmtree(place, ignore_errors=True)
-        return folder.rename(place)
+        try:
+            self.kept.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+            return folder.rename(place)
+        except OSError:
+            _log.exception("%s could not be moved", folder)
+            return folder
 
     def waiting(self) -> list[tuple[Path, Delivery]]:
         """Return the results that are not stored yet, by folder; one that cannot be read is put aside and noted."""
@@ -85,6 +94,8 @@ class Spool:
         for folder in sorted({file.parent for root in (self.kept, self.fits) for file in root.glob(f"*/{DELIVERY}")}):
             try:
                 found.append((folder, _adapter().validate_json((folder / DELIVERY).read_bytes())))
+            except FileNotFoundError:  # its conductor has just stored it
+                continue
             except (OSError, ValueError):
                 _log.exception("%s cannot be read: it is left there as %s.damaged", folder / DELIVERY, DELIVERY)
                 (folder / DELIVERY).rename(folder / f"{DELIVERY}.damaged")
@@ -103,7 +114,7 @@ def deliver(spool: Spool, store: Store) -> list[Delivery]:
             continue
         try:
             if not _is_stored(store, delivery):
-                _store(store, delivery, folder)
+                store_delivery(store, delivery, folder)
                 delivered.append(delivery)
         finally:
             store.claims.release(delivery.claim)
@@ -111,12 +122,8 @@ def deliver(spool: Spool, store: Store) -> list[Delivery]:
     return delivered
 
 
-def _is_stored(store: Store, delivery: Delivery) -> bool:
-    runs = store.runs_of(delivery.cell, delivery.overrides)
-    return any(one.result_sha256 and one.identity == delivery.result.identity for one in runs)
-
-
-def _store(store: Store, delivery: Delivery, folder: Path) -> None:
+def store_delivery(store: Store, delivery: Delivery, folder: Path) -> None:
+    """Store one result whose claim is ours, and remove its folder."""
     # In a run of its own: what the first one has got of the result already would be there twice.
     run_id = store.open_cell(
         delivery.cell,
@@ -131,6 +138,12 @@ def _store(store: Store, delivery: Delivery, folder: Path) -> None:
     for epoch in delivery.epochs:
         store.log_epoch(run_id, epoch, delivery.result.primary)
     store.finish_cell(run_id, delivery.result, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_stored(store: Store, delivery: Delivery) -> bool:
+    runs = store.runs_of(delivery.cell, delivery.overrides)
+    return any(one.result_sha256 and one.identity == delivery.result.identity for one in runs)
 
 
 def _adapter() -> TypeAdapter[Delivery]:

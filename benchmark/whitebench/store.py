@@ -13,13 +13,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from whitebench.address import claims_url, sqlite_file
+from whitebench.address import claims_url, sqlite_file, without_password
 from whitebench.claims import Claims
-from whitebench.database import PATIENCE, check_server
+from whitebench.database import PATIENCE, check_database, check_server
 from whitebench.errors import LostResultError
 from whitebench.events import EpochEnded
 from whitebench.fit import DELIVERY, PREDICTIONS
 from whitebench.identity import CellName, Parts, canonical
+from whitebench.outage import said_plainly
 from whitebench.result import Chosen, Failure, Result, digest, result_from_json, to_json
 from whitebench.suite import Contestant
 from whitebench.tags import StoredCell, Tag, contestant_key, read_cell
@@ -45,12 +46,14 @@ class Store:
     """Results behind one MLflow tracking URI; every method may raise StoreError."""
 
     def __init__(self, uri: str, *, patience: float = PATIENCE) -> None:
+        is_empty = False
+        if sqlite_file(claims_url(uri)) is None:
+            check_server(uri)
+            with said_plainly(without_password(uri)):
+                is_empty = not check_database(uri)
         self.claims = Claims(claims_url(uri), patience=patience)
         # Two that find a server's database empty would both make MLflow's tables.
-        is_shared = sqlite_file(claims_url(uri)) is None
-        if is_shared:
-            check_server(uri)
-        with self.claims.alone("open/store") if is_shared else nullcontext():
+        with self.claims.alone("open/store") if is_empty else nullcontext():
             self.tracking = Tracking(uri, patience=patience)
 
     # Cells
@@ -121,7 +124,7 @@ class Store:
 
     def keep_files(self, run_id: str, folder: Path) -> None:
         """Store what a fit left in `folder`, its checkpoints left out."""
-        for file in sorted(folder.iterdir()):
+        for file in sorted(folder.iterdir()) if folder.exists() else ():
             if file.is_file() and file.name != DELIVERY and not file.name.startswith("."):
                 self.tracking.log_file(run_id, file)
 
@@ -169,7 +172,7 @@ class Store:
                 if run.tags[Tag.STATE] == "interrupted":
                     self.tracking.reopen_run(run.run_id, {Tag.STATE: "running"})
                     return run.run_id
-                if run.tags[Tag.STATE] in ("finished", "running"):
+                if run.tags[Tag.STATE] in ("finished", "running", "failed"):
                     return run.run_id
             tags = same | {
                 Tag.STATE: "running",
@@ -179,6 +182,11 @@ class Store:
                 Tag.TASK: queryable(task),
             }
             return self.tracking.open_run(_tuning(suite), f"{contestant}/{task}", tags)
+
+    def supersede_study(self, suite: str, *, overrides: str, name: str) -> None:
+        """Mark the run of a study that begins anew: its trials then stand under another one."""
+        for run in self.tracking.runs(_tuning(suite), {Tag.IDENTITY: name, Tag.OVERRIDES: queryable(overrides)}):
+            self.tracking.tag(run.run_id, {Tag.STATE: "superseded"})
 
     def leave_study(self, study_run: str) -> None:
         """Mark a study's run as interrupted, unless it is closed or somebody else still works on it."""
@@ -217,9 +225,9 @@ class Store:
     def logged_trials(self, study_run: str) -> set[int]:
         """Return the numbers of the trials stored under a study's run; what a dead owner half stored is taken off."""
         study = self.tracking.run(study_run).tags
+        living = self.claims.living("trial/")  # read first: one that is given back afterwards is whole by then
         children = self.tracking.runs(_tuning(study[Tag.SUITE]), {"mlflow.parentRunId": study_run})
         half = [run for run in children if run.tags[Tag.STATE] in ("running", "interrupted")]
-        living = self.claims.living("trial/") if half else {}
         for run in half:
             if not _is_held(run.tags[Tag.CLAIM], living):
                 self.tracking.delete_run(run.run_id)
@@ -229,7 +237,7 @@ class Store:
         """Store a study's choice, or that it has none; of several who do, one does."""
         claim = self.tracking.run(study_run).tags[Tag.CLAIM]
         with self.claims.alone(f"open/{claim}"):
-            if self.tracking.run(study_run).tags[Tag.STATE] == "finished":
+            if self.tracking.run(study_run).tags[Tag.STATE] in ("finished", "failed"):
                 return
             if chosen is None:
                 self.tracking.close_run(study_run, "FAILED", {Tag.STATE: "failed"})

@@ -156,6 +156,8 @@ class Tracking:
         if parsed.scheme in ("", "file"):
             file = Path(unquote(parsed.path)) / name
             return file.read_bytes() if file.exists() else None
+        if name not in {file.path for file in self._client.list_artifacts(run_id)}:
+            return None
         with tempfile.TemporaryDirectory() as folder:
             return Path(self._client.download_artifacts(run_id, name, folder)).read_bytes()
 

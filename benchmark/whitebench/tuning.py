@@ -8,6 +8,7 @@ and the model's own the ones after them: every contestant is tried at the same p
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Literal, Self, TypeAlias
@@ -24,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from whitebench.address import home_of, sqlite_file, without_password
 from whitebench.budget import Tuning
-from whitebench.database import PATIENCE, make_whole
+from whitebench.database import KEEPALIVE, PATIENCE, make_whole
 from whitebench.errors import StoreError, WhitebenchError
 from whitebench.events import EpochEnded
 from whitebench.identity import digest_of
@@ -107,7 +108,8 @@ class Storage:
     @patient
     def delete(self, name: str) -> None:
         """Delete the study called `name`."""
-        optuna.delete_study(study_name=name, storage=self._opened)
+        with suppress(KeyError):  # somebody has, or an earlier try that was not answered
+            optuna.delete_study(study_name=name, storage=self._opened)
 
     @cached_property
     def _opened(self) -> optuna.storages.RDBStorage:
@@ -123,13 +125,13 @@ class Storage:
         """Open, or make, the tables in a PostgreSQL store; of two who find none, one makes them."""
         turn = int(digest_of(SCHEMA)[:8], 16)
         engine = sqlalchemy.create_engine(self.url, isolation_level="AUTOCOMMIT")
-        with engine.connect() as database:
-            database.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(turn)))  # until we disconnect
-            database.execute(sqlalchemy.schema.CreateSchema(SCHEMA, if_not_exists=True))
-            storage = self._storage({"options": f"-csearch_path={SCHEMA}"})
-            database.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_unlock(turn)))
-        engine.dispose()
-        return storage
+        try:
+            with engine.connect() as database:
+                database.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(turn)))
+                database.execute(sqlalchemy.schema.CreateSchema(SCHEMA, if_not_exists=True))
+                return self._storage({"options": f"-csearch_path={SCHEMA}", **KEEPALIVE})
+        finally:
+            engine.dispose()  # which disconnects, and so lets the next one in
 
     def _storage(self, arguments: Mapping[str, object]) -> optuna.storages.RDBStorage:
         return optuna.storages.RDBStorage(
@@ -163,7 +165,8 @@ class Study:
 
     @cached_property
     def _ended(self) -> dict[int, Trial]:
-        return {trial.number: trial for trial in map(_read, self._storage.trials(self.name))} if self.allowed else {}
+        recorded = self._storage.trials(self.name) if self.allowed else []
+        return {trial.number: trial for trial in map(_read, reversed(recorded))}  # of two records the first counts
 
     def read_again(self) -> None:
         """Look what trials others have recorded in the meantime."""

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from whitebench import claims
-from whitebench.claims import LEASE, Claims, Owner
+from whitebench.claims import LEASE, Claims, Owner, born_of
 from whitebench.errors import StoreError
 
 
@@ -93,7 +93,7 @@ def test_an_owner_whose_process_is_gone_is_dead_at_once(mine: Claims, url: str) 
 
 
 def test_an_owner_whose_number_another_process_has_now_is_dead(mine: Claims, url: str) -> None:
-    assert Claims(url, owner(born=psutil.Process().create_time() - 100)).take("cell/a")
+    assert Claims(url, owner(born=born_of(os.getpid()) - 100)).take("cell/a")
     assert mine.take("cell/a")
 
 
@@ -106,7 +106,7 @@ def test_a_living_owner_on_this_machine_keeps_its_claim_however_late_its_heartbe
 def test_an_owner_that_was_stopped_keeps_its_claim_for_the_lease(mine: Claims, url: str) -> None:
     with subprocess.Popen(["sleep", "60"]) as stopped:
         stopped.send_signal(signal.SIGSTOP)
-        born = psutil.Process(stopped.pid).create_time()
+        born = born_of(stopped.pid)
         while psutil.Process(stopped.pid).status() != psutil.STATUS_STOPPED:
             time.sleep(0.01)
         assert Claims(url, owner(pid=stopped.pid, born=born)).take("cell/a")

@@ -485,9 +485,59 @@ def test_a_cell_that_another_conductor_took_over_is_left_to_it(world: World, wri
     world.react = rob
     summary = world.run(suite)
     assert (summary.finished, summary.failed) == (1, 0)  # done anew, once the other one had given it back
-    assert len(world.tags(KIND="cell", STATE="finished")) == 1
+    assert sum(isinstance(event, events.TestOpened) for event in world.told) == 2
+    assert sorted(tags[Tag.STATE] for tags in world.tags(KIND="cell")) == ["finished", "superseded"]
+    assert [Tag.RESULT in tags for tags in world.tags(KIND="cell", STATE="superseded")] == [False]
     assert world.states(suite) == ["finished"]
     assert "RUNNING" not in world.statuses()
+
+
+def test_a_trial_that_another_conductor_took_over_is_not_recorded_by_the_first(
+    world: World, write_suite: WriteSuite
+) -> None:
+    suite = write_suite(trials=1, seeds=1)
+    far = dataclasses.replace(Owner.me(), token="far")
+
+    def rob(event: Event) -> None:
+        if isinstance(event, EpochEnded) and event.epoch == 2 and event.purpose == "trial" and len(world.told) < 6:
+            with closing(sqlite3.connect(world.store.tracking.uri.removeprefix("sqlite:///"))) as database:
+                database.execute("UPDATE whitebench_claims SET owner = 'far' WHERE name LIKE 'trial/%'")
+                database.commit()
+            threading.Timer(3.0, Claims(world.store.tracking.uri, far).close).start()
+
+    world.react = rob
+    assert world.run(suite).finished == 1
+    assert len([event for event in world.told if isinstance(event, FitStarted) and event.purpose == "trial"]) == 2
+    assert len([event for event in world.told if isinstance(event, TrialEnded)]) == 1
+    assert len(world.tags(KIND="trial")) == 1
+
+
+def test_a_retry_that_is_stopped_is_gone_on_with_by_either_command(world: World, write_suite: WriteSuite) -> None:
+    suite = write_suite("faulty[how=raise]", trials=0, seeds=1)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, FitStarted):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    for retry in (True, False):
+        world.react = lambda _: None
+        world.run(suite, retry=world.states(suite) == ["failed"])
+        world.react = stop
+        assert world.run(suite, retry=True).is_interrupted
+        assert world.states(suite) == ["interrupted"]
+        world.react = lambda _: None
+        assert world.run(suite, retry=retry).failed == 1
+        assert len(world.pids()) == 1  # it was fitted
+        assert world.states(suite) == ["failed"]
+
+
+def test_a_study_without_a_choice_is_written_down_once_however_often_it_is_met(
+    world: World, write_suite: WriteSuite
+) -> None:
+    suite = write_suite("faulty[how=nan]", trials=2, seeds=3)
+    assert world.run(suite, max_failures=1).is_cut_short
+    assert world.run(suite).failed == 2
+    assert (len(world.tags(KIND="study")), len(world.tags(KIND="trial"))) == (1, 2)
 
 
 def test_a_trial_that_its_runner_did_not_write_down_is_written_down_by_the_next(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from whitebench.errors import SuiteError
 from whitebench.feasibility import impossible, reasons, refuse_impossible
 from whitebench.fit import FitPlan
 from whitebench.launch import Launcher
-from whitebench.ledger import PlannedCell, plan_cells
+from whitebench.ledger import PlannedCell, ledger_of, plan_cells
 from whitebench.result import Failure, FailureKind
 from whitebench.suite import Suite, load_suite
 
@@ -22,7 +23,7 @@ MakePlan = Callable[..., FitPlan]
 
 PLUGIN = """
 import os, signal, time
-from dataclasses import dataclass
+from dataclasses import replace, dataclass
 import torch
 from torch import nn
 from whitebench import MetricSpec, ModelSpec, ObjectiveSpec, Samples, TaskSpec, WhitebenchError, hookimpl
@@ -184,11 +185,13 @@ def test_only_who_fits_no_task_at_all_is_impossible() -> None:
     assert impossible({}) == {}
 
 
-def refuse(world: World, launcher: Launcher, folder: Path) -> None:
+def refuse(world: World, launcher: Launcher, *, finished: Sequence[str] = ()) -> None:
     suite, cells, plugin = world
-    catalog = load_catalog([plugin])
-    uri = f"sqlite:///{folder / 'whitebench.db'}"
-    refuse_impossible(suite, cells, catalog, launcher=launcher, uri=uri, overrides=(), plugins=[plugin], at_a_time=2)
+    ledger = ledger_of(suite, load_catalog([plugin]), None)
+    if finished:
+        done = [replace(one, state="finished") if one.cell.task in finished else one for one in ledger.records]
+        ledger = replace(ledger, records=tuple(done))
+    refuse_impossible(suite, cells, ledger, launcher=launcher, plugins=[plugin], at_a_time=2)
 
 
 def test_a_contestant_that_fits_no_task_refuses_the_run_by_name_task_and_reason(
@@ -197,7 +200,7 @@ def test_a_contestant_that_fits_no_task_refuses_the_run_by_name_task_and_reason(
     world = plan("none", "config", tasks='["square", "wide"]')
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SuiteError) as refused:
-        refuse(world, launcher, tmp_path)
+        refuse(world, launcher)
     assert str(refused.value) == (
         "suite sizes: contestant config fits none of the tasks to be run: square: patches of 3 do not fit, "
         "wide: patches of 3 do not fit. Change it or leave it out; nothing was started"
@@ -209,6 +212,7 @@ def test_a_contestant_that_fits_no_task_refuses_the_run_by_name_task_and_reason(
 def test_one_that_fits_some_tasks_is_let_through(
     plan: Callable[..., World], launcher: Launcher, tmp_path: Path
 ) -> None:
-    refuse(plan("square", tasks='["square", "wide"]'), launcher, tmp_path)
+    refuse(plan("square", tasks='["square", "wide"]'), launcher)
+    refuse(plan("square", tasks='["square", "wide"]'), launcher, finished=["square"])  # a run that goes on
     with pytest.raises(SuiteError, match="contestant square fits none of the tasks to be run: wide: only squares"):
-        refuse(plan("square", tasks='["wide"]'), launcher, tmp_path)
+        refuse(plan("square", tasks='["wide"]'), launcher)

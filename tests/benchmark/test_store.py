@@ -321,10 +321,17 @@ def test_a_study_shows_what_each_of_its_trials_came_to(shared: Store) -> None:
     assert sorted((point.step, point.value) for point in points) == [(0, 0.5), (1, 0.25)]
 
 
-def test_a_study_that_had_no_choice_gets_a_new_run(shared: Store) -> None:
-    first = shared.open_study("again", "tiny", "blobs", overrides="", name="a" * 64, claim="study/a/")
+def test_a_study_that_had_no_choice_keeps_its_run_until_it_begins_anew(shared: Store) -> None:
+    def study() -> str:
+        return shared.open_study("again", "tiny", "blobs", overrides="", name="a" * 64, claim="study/a/")
+
+    first = study()
     shared.close_study(first, None)
-    assert shared.open_study("again", "tiny", "blobs", overrides="", name="a" * 64, claim="study/a/") != first
+    assert study() == first
+    shared.close_study(first, CHOSEN)  # another conductor has said already that there is none
+    assert shared.tracking.run(first).tags[Tag.STATE] == "failed"
+    shared.supersede_study("again", overrides="", name="a" * 64)
+    assert study() != first
 
 
 def test_overrides_with_quotes_are_kept_apart_like_any_other(shared: Store) -> None:

@@ -69,7 +69,7 @@ def _work(
     in_process: bool,
 ) -> int:
     from whitebench import report
-    from whitebench.address import home_of, resolve_uri, see_that_it_can_be_written
+    from whitebench.address import exists, home_of, resolve_uri, see_that_it_can_be_written
     from whitebench.ledger import ledger_of
     from whitebench.provenance import usable_cores
 
@@ -94,16 +94,15 @@ def _work(
     from whitebench.screen import watch
     from whitebench.store import Store
 
+    opened = Store(uri) if exists(uri) else None
+    if opened is not None:
+        _deliver(console, opened, home)
+    ledger = ledger_of(whole, catalog, opened, overrides=overrides, uri=uri, source=suite)
     if isinstance(launcher, Launcher):
-        refuse_impossible(
-            whole, cells, catalog, launcher=launcher, uri=uri, overrides=overrides, plugins=plugins, at_a_time=at_a_time
-        )
+        refuse_impossible(whole, cells, ledger, launcher=launcher, plugins=plugins, at_a_time=at_a_time, retry=retry)
     log = _log_to(home, whole.name)
     if overrides:
         console.print(f"Overridden: {', '.join(overrides)}. Results are kept apart from those of {whole.name}.")
-    opened = Store(uri)
-    _deliver(console, opened, home)
-    ledger = ledger_of(whole, catalog, opened, overrides=overrides, uri=uri, source=suite)
     selected = {cell.name for cell in cells}
     failed_before = sum(record.state == "failed" and record.cell in selected for record in ledger.records)
     progress = Progress(
@@ -124,7 +123,7 @@ def _work(
         summary = Conductor(
             suite=whole,
             catalog=catalog,
-            store=opened,
+            store=opened or Store(uri),
             launcher=launcher,
             home=home,
             plugins=plugins,
