@@ -25,7 +25,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from whitebench.address import sqlite_file
-from whitebench.database import KEEPALIVE, PATIENCE
+from whitebench.database import KEEPALIVE, PATIENCE, SQLITE_TIMEOUT
 from whitebench.errors import StoreError
 from whitebench.outage import patient
 
@@ -85,7 +85,7 @@ class Claims:
         self.owner, self.patience = owner or Owner.me(), patience
         arguments: dict[str, Any] = {}
         if url.startswith("sqlite"):
-            arguments = {"timeout": PATIENCE}
+            arguments = {"timeout": SQLITE_TIMEOUT}
         elif url.startswith("postgresql"):
             arguments = dict(KEEPALIVE)
         self._engine = sql.create_engine(url, pool_pre_ping=True, connect_args=arguments)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 import click
@@ -91,6 +93,7 @@ def main() -> None:
         click.echo("whitebench runs on Linux and macOS; on Windows install and run it inside WSL.", err=True)
         sys.exit(MISUSED)
     try:
+        _see_where_we_are()
         status = cli.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         status = INTERRUPTED
@@ -102,13 +105,27 @@ def main() -> None:
     except WhitebenchError as error:
         status = _refuse(str(error), error)
     except Exception as error:
-        click.echo(
-            f"whitebench: this is a bug in whitebench or a plugin: {told(error)}\n"
-            f"Nothing that was stored is lost. Please report it with {_kept(error)}",
-            err=True,
-        )
-        status = BROKEN
+        status = _report(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _see_where_we_are() -> None:
+    """Refuse a working folder that was deleted: libraries would say what they like of it."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise WhitebenchError("the folder you are in was deleted: change to another one") from error
+
+
+def _report(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _refuse(f"something could not be written ({told(error)}): free some space, or write elsewhere", error)
+    click.echo(
+        f"whitebench: this is a bug in whitebench or a plugin: {told(error)}\n"
+        f"Nothing that was stored is lost. Please report it with {_kept(error)}",
+        err=True,
+    )
+    return BROKEN
 
 
 def _refuse(message: str, error: Exception) -> int:

@@ -115,6 +115,9 @@ class Conductor:
                 self.store.claims.keep()
                 self.roster = self._open(ledger, selected, retry=retry)
                 self._work_through(self.roster, interruption)
+            except StoreError:
+                self.store.hurry()
+                raise
             except KeyboardInterrupt:
                 is_interrupted = True
                 if interruption.is_gentle and isinstance(self.launcher, Launcher):

@@ -26,6 +26,9 @@ all writers share (sqlite.org/wal.html, section 2.2)."""
 KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 30_000}
 """For PostgreSQL (libpq): a server that falls silent is given up within half a minute."""
 
+SQLITE_TIMEOUT = 2.0
+"""Seconds that SQLite itself waits for a lock, deaf to Ctrl-C; between two tries we wait ourselves."""
+
 PATIENCE = 60.0
 """Seconds that a write waits for another process to let go of a file."""
 

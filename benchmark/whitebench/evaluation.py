@@ -82,7 +82,7 @@ def score(
         if set(spec.needs) <= PREDICTION_NEEDS:
             try:
                 scores[spec.name] = score_predictions(spec, subject.context, logits, samples.labels)
-            except Exception as error:  # whatever a stranger's metric does
+            except (Exception, SystemExit) as error:  # whatever a stranger's metric does
                 scores[spec.name] = _raised(spec, error)
     inside = [spec for spec in metrics if spec.name not in scores]
     scores |= _score_inside(subject, samples, logits, inside, batch_size=batch_size, precision=precision)
@@ -104,7 +104,7 @@ def per_sample(spec: MetricSpec, logits: Tensor, labels: Tensor) -> dict[str, Te
     try:
         values = spec.per_sample(logits, labels)
         return {"primary": values.detach().cpu().double().reshape(len(labels)).contiguous()}
-    except Exception:
+    except (Exception, SystemExit):
         _log.exception("metric %s on each sample", spec.name)
         return {}
 
@@ -116,7 +116,7 @@ def ranking(spec: MetricSpec) -> Iterator[None]:
         yield
     except MetricError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise MetricError(f"metric {spec.name!r} raised {told(error)}") from error
 
 
@@ -205,7 +205,7 @@ def _score_inside(
             continue
         try:
             living.append((spec, spec.build(subject.context).to(subject.device)))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             scores[spec.name] = _raised(spec, error)
     if not living:
         return scores
@@ -215,12 +215,12 @@ def _score_inside(
         try:
             rows = slice(start, start + batch_size)
             given = _look_inside(subject, samples, logits, rows, kinds=kinds, precision=precision)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return scores | {spec.name: _raised(spec, error) for spec, _ in living}
         for spec, metric in list(living):
             try:
                 metric.update(*[given[need] for need in spec.needs])
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 living.remove((spec, metric))
                 scores[spec.name] = _raised(spec, error)
             beat()
@@ -228,7 +228,7 @@ def _score_inside(
         beat()
         try:
             scores[spec.name] = _scores(spec, metric.compute())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             scores[spec.name] = _raised(spec, error)
     return scores
 
@@ -249,7 +249,7 @@ def _look_inside(
     }
 
 
-def _raised(spec: MetricSpec, error: Exception) -> list[Score]:
+def _raised(spec: MetricSpec, error: BaseException) -> list[Score]:
     _log.error("metric %s", spec.name, exc_info=error)
     return [Score.missing(spec, f"{RAISED}{told(error)}")]
 

@@ -91,6 +91,8 @@ def _says(error: BaseException, numbers: Sequence[int], words: Sequence[str]) ->
 
 def _message(error: BaseException) -> str:
     text = said(error)
+    if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):  # Lightning's doing
+        return "the fit raised KeyboardInterrupt"
     if isinstance(error, SystemExit):
         return f"the fit called sys.exit({text})"
     if isinstance(error, OURS):

@@ -62,7 +62,9 @@ def reasons(
     firsts = {(cell.name.contestant, cell.name.task): cell for cell in reversed(cells)}
     pairs = dict(reversed(firsts.items()))
     plans = [_plan_of(suite, cell, plugins) for cell in pairs.values()]
-    return dict(zip(pairs, launcher.ask(attempt, plans, seconds=PATIENCE, at_a_time=at_a_time), strict=True))
+    limits = suite.limits
+    seconds = min(PATIENCE, limits.stall_minutes * 60, limits.fit_minutes * 60)
+    return dict(zip(pairs, launcher.ask(attempt, plans, seconds=seconds, at_a_time=at_a_time), strict=True))
 
 
 def impossible(reason_by_pair: dict[tuple[str, str], Failure | None]) -> dict[str, dict[str, Failure]]:

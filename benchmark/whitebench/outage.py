@@ -63,7 +63,8 @@ def said_plainly(place: str) -> Iterator[None]:
 
 def explain(error: BaseException, place: str) -> StoreError:
     """Return what an exception means for the store at `place`, with what to do."""
-    said = " ".join(str(error).split()).partition(" [SQL:")[0][:300]
+    said = " ".join(str(error).split()).partition(" [SQL:")[0]
+    said = re.sub(r"^\(raised as a result of .*?\) ", "", said)[:300]  # SQLAlchemy's advice to its own users
     words = f"{said} {error.__cause__ or ''}".lower()
     for pattern, meaning in _BUSY.items():
         if re.search(pattern, words):
@@ -94,6 +95,7 @@ def patient(method: Method) -> Method:
 
     def wait_for_it(self: Any, *arguments: Any, **options: Any) -> Any:
         deadline, pause = time.monotonic() + self.patience, 0.1
+        is_told = False
         while True:
             try:
                 with said_plainly(self.place):
@@ -101,7 +103,9 @@ def patient(method: Method) -> Method:
             except BusyStoreError as error:
                 if time.monotonic() + pause > deadline:
                     raise
-                _log.warning("%s; trying again in %.1f s", error, pause)
+                if not is_told:
+                    _log.warning("%s; it is waited for, up to %g s", error, self.patience)
+                is_told = True
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 

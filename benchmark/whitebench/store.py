@@ -56,6 +56,10 @@ class Store:
         with self.claims.alone("open/store") if is_empty else nullcontext():
             self.tracking = Tracking(uri, patience=patience)
 
+    def hurry(self) -> None:
+        """Wait for the store no more: it has been waited for long enough."""
+        self.tracking.patience = self.claims.patience = 0.0
+
     # Cells
 
     def open_cell(
@@ -218,7 +222,8 @@ class Store:
         self.tracking.log_points(run_id, _curves(epochs, primary))
         if validation is not None:
             self.tracking.log_points(run_id, [(f"validation/{primary}/chosen_by", validation, 0)])
-            self.tracking.log_points(study_run, [(f"trials/{primary}", validation, number)])
+            if number not in self.tracking.steps(study_run, f"trials/{primary}"):  # of a life that was killed here
+                self.tracking.log_points(study_run, [(f"trials/{primary}", validation, number)])
         why = {Tag.MESSAGE: reason[:4000]} if reason else {}
         self.tracking.close_run(run_id, STATUSES[state], {**why, Tag.STATE: state})
 

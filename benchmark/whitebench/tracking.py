@@ -162,6 +162,11 @@ class Tracking:
             return Path(self._client.download_artifacts(run_id, name, folder)).read_bytes()
 
     @patient
+    def steps(self, run_id: str, name: str) -> set[int]:
+        """Return the steps at which a run's curve has a point."""
+        return {point.step for point in self._client.get_metric_history(run_id, _curve_name(name))}
+
+    @patient
     def delete_run(self, run_id: str) -> None:
         """Take a run off the lists; MLflow keeps it as deleted."""
         self._client.delete_run(run_id)

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from whitebench.address import home_of, sqlite_file, without_password
 from whitebench.budget import Tuning
-from whitebench.database import KEEPALIVE, PATIENCE, make_whole
+from whitebench.database import KEEPALIVE, PATIENCE, SQLITE_TIMEOUT, make_whole
 from whitebench.errors import StoreError, WhitebenchError
 from whitebench.events import EpochEnded
 from whitebench.identity import digest_of
@@ -117,7 +117,7 @@ class Storage:
             if self.file is None:
                 return self._in_schema()
             make_whole(self.file, optuna.storages.RDBStorage)
-            return self._storage({"timeout": PATIENCE})
+            return self._storage({"timeout": SQLITE_TIMEOUT})
         except RuntimeError as error:  # tables of another version of Optuna, in its own words
             raise StoreError(f"the trials in {self.place}: {error}") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,10 @@ from whitebench.options import selection_options, suite_options, work_options
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from whitebench.catalog import Catalog
+    from whitebench.events import Event
     from whitebench.ledger import PlannedCell
+    from whitebench.screen import Screen
     from whitebench.store import Store
 
 FAILED, INTERRUPTED = 1, 130
@@ -70,7 +73,7 @@ def _work(
 ) -> int:
     from whitebench import report
     from whitebench.address import exists, home_of, resolve_uri, see_that_it_can_be_written
-    from whitebench.ledger import ledger_of
+    from whitebench.ledger import ledger_of, owed_cells
     from whitebench.provenance import usable_cores
 
     catalog, whole, cells = select_cells(suite, plugins, overrides, models=models, tasks=tasks, seeds=seeds)
@@ -88,7 +91,6 @@ def _work(
 
     launcher = Here() if in_process else Launcher(threads=whole.budget.threads)
     from whitebench.conductor import Conductor
-    from whitebench.events import CellFinished
     from whitebench.feasibility import refuse_impossible
     from whitebench.progress import Progress
     from whitebench.screen import watch
@@ -98,9 +100,12 @@ def _work(
     if opened is not None:
         _deliver(console, opened, home)
     ledger = ledger_of(whole, catalog, opened, overrides=overrides, uri=uri, source=suite)
+    if retry and not owed_cells(ledger, cells, retry=True):
+        report.print_lines(console, [f"No cell of {whole.name} has failed: there is nothing to do once more."])
     if isinstance(launcher, Launcher):
         refuse_impossible(whole, cells, ledger, launcher=launcher, plugins=plugins, at_a_time=at_a_time, retry=retry)
     log = _log_to(home, whole.name)
+    logging.getLogger("whitebench.outage").addHandler(_Spoken(console))
     if overrides:
         console.print(f"Overridden: {', '.join(overrides)}. Results are kept apart from those of {whole.name}.")
     selected = {cell.name for cell in cells}
@@ -111,15 +116,6 @@ def _work(
     complaints: dict[str, None] = {}
     heading = report.heading(ledger)
     with watch(progress, console, primary=whole.primary, heading=heading, is_live=not in_process) as screen:
-
-        def tell(event: Any) -> None:
-            logging.getLogger("whitebench").info("%s", event)
-            screen.hear(event)
-            if isinstance(event, CellFinished):
-                complaints.update(dict.fromkeys(event.complaints))
-            for complaint in catalog.tell(event):
-                logging.getLogger("whitebench").warning(complaint)
-
         summary = Conductor(
             suite=whole,
             catalog=catalog,
@@ -129,7 +125,7 @@ def _work(
             plugins=plugins,
             overrides=overrides,
             parallel=at_a_time,
-            tell=tell,
+            tell=_teller(screen, catalog, complaints),
             max_failures=max_failures,
         ).run(ledger, cells, retry=retry)
     again = report.options_again(suite, plugins=plugins, overrides=overrides, store=_typed("store", store))
@@ -138,6 +134,32 @@ def _work(
     if summary.is_interrupted:
         return INTERRUPTED
     return FAILED if summary.failed or left else 0
+
+
+def _teller(screen: Screen, catalog: Catalog, complaints: dict[str, None]) -> Callable[[Event], None]:
+    """Return what takes an event to the log, to the screen and to every plugin that observes."""
+    from whitebench.events import CellFinished
+
+    def tell(event: Event) -> None:
+        logging.getLogger("whitebench").info("%s", event)
+        screen.hear(event)
+        if isinstance(event, CellFinished):
+            complaints.update(dict.fromkeys(event.complaints))
+        for complaint in catalog.tell(event):
+            logging.getLogger("whitebench").warning(complaint)
+
+    return tell
+
+
+class _Spoken(logging.Handler):
+    """Says on the terminal what would else look as if nothing happened."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(record.getMessage(), highlight=False, markup=False, soft_wrap=True)
 
 
 def _need_one(cells: Sequence[PlannedCell]) -> None:
