@@ -8,15 +8,13 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from whitebench.catalog import Catalog
 from whitebench.contest import Contest, cell_folder, open_contests, trial_folder
-from whitebench.errors import LostClaimError, StoreError, WhitebenchError
+from whitebench.errors import StoreError, WhitebenchError
 from whitebench.events import (
-    CellFailed,
-    CellFinished,
     EpochEnded,
     Event,
     FitStarted,
@@ -25,16 +23,17 @@ from whitebench.events import (
     TestOpened,
     TrialEnded,
 )
-from whitebench.fit import LOG, AskTest, FitPlan, Fitted, Message, Outcome, Pruned
+from whitebench.fit import AskTest, FitPlan, Fitted, Message, Outcome, Pruned
+from whitebench.harvest import CellFit, Harvest
 from whitebench.here import FitHere, Here
 from whitebench.interruption import Interruption
 from whitebench.launch import Launcher, RunningFit
 from whitebench.ledger import Ledger, PlannedCell, canonical_overrides, owed_cells
 from whitebench.logbook import Logbook
 from whitebench.outage import said_plainly
-from whitebench.result import Chosen, Failure, FailureKind, Result, Score
-from whitebench.roster import POLL, CellWork, Roster, TrialWork, Work
-from whitebench.spool import Delivery, Spool, store_delivery
+from whitebench.result import Chosen, Failure, FailureKind
+from whitebench.roster import POLL, Roster, TrialWork, Work
+from whitebench.spool import Spool
 from whitebench.store import Store
 from whitebench.suite import Suite
 from whitebench.tuning import Storage
@@ -64,17 +63,6 @@ class Summary:
     seconds: float
 
 
-@dataclass(kw_only=True)
-class _CellFit:
-    """A cell under way: its fit runs and its run in the store is open."""
-
-    work: CellWork
-    chosen: Chosen
-    run_id: str
-    openings: int = 0
-    epochs: list[EpochEnded] = field(default_factory=list)
-
-
 class Conductor:
     """Runs the cells of a suite that are not done, beside any other conductor on the same store."""
 
@@ -98,9 +86,9 @@ class Conductor:
         self.logbook = Logbook(store, suite, self.overrides)
         self.storage = Storage.of_store(store.tracking.uri)
         self.spool = Spool(home)
-        self.fits: dict[Fit, TrialWork | _CellFit] = {}
+        self.fits: dict[Fit, TrialWork | CellFit] = {}
         self.roster: Roster | None = None
-        self.finished = self.failed = 0
+        self.harvest = Harvest(suite, store, self.logbook, self.spool, overrides=self.overrides, tell=tell)
 
     def run(self, ledger: Ledger, selected: Sequence[PlannedCell], *, retry: bool = False) -> Summary:
         """Run those of the `selected` cells that `ledger` has neither finished nor failed; with `retry` the failed.
@@ -125,8 +113,8 @@ class Conductor:
             finally:
                 self._stop_everything()
         summary = Summary(
-            finished=self.finished,
-            failed=self.failed + (self.roster.failed if self.roster else 0),
+            finished=self.harvest.finished,
+            failed=self.harvest.failed + (self.roster.failed if self.roster else 0),
             elsewhere=self.roster.elsewhere if self.roster else 0,
             is_interrupted=is_interrupted,
             is_cut_short=self._is_cut_short and not is_interrupted,
@@ -210,7 +198,7 @@ class Conductor:
 
     @property
     def _is_cut_short(self) -> bool:
-        return self.max_failures is not None and self.failed >= self.max_failures
+        return self.max_failures is not None and self.harvest.failed >= self.max_failures
 
     def _start(self, work: Work) -> None:
         contest = work.contest
@@ -222,17 +210,17 @@ class Conductor:
             run_id = self.logbook.open_cell(
                 work.cell, Chosen(hyperparameters={}, trial=None, validation=None), work.claim
             )
-            self._fail(work, run_id, contest.broken)
+            self.harvest.fail(work, run_id, contest.broken)
         else:
             assert contest.chosen is not None
             plan = contest.cell_plan(work.cell, plugins=self.plugins, parallel=self.parallel, work=self.spool.fits)
-            if self._deliver(work):
+            if self.harvest.deliver(work):
                 return
             self.spool.reserve(plan.folder)
             # The fit loads its data while its run is opened: it cannot ask for the test split before that.
             fit = self._launch(plan)
             run_id = self.logbook.open_cell(work.cell, contest.chosen, work.claim)
-            self.fits[fit] = _CellFit(work=work, chosen=contest.chosen, run_id=run_id)
+            self.fits[fit] = CellFit(work=work, chosen=contest.chosen, run_id=run_id)
 
     def _launch(self, plan: FitPlan) -> Fit:
         with said_plainly(str(self.spool.fits)):
@@ -258,16 +246,16 @@ class Conductor:
                 self.tell(said)
                 work.contest.trial_told(work.number, said, fit.answer)
             case EpochEnded():
-                assert isinstance(work, _CellFit)
+                assert isinstance(work, CellFit)
                 fit.answer("go")  # it trains on while the store writes
                 self.tell(said)
                 work.epochs.append(said)
                 self.logbook.epoch(work.run_id, said)
             case AskTest():
-                assert isinstance(work, _CellFit)
+                assert isinstance(work, CellFit)
                 if not self.store.claims.holds(work.work.claim):  # the test split is not ours to open any more
                     self._drop(fit)
-                    self._leave(work.work, work.run_id)
+                    self.harvest.leave(work.work, work.run_id)
                     return
                 work.openings = self.logbook.opening(work.run_id, said.weights_sha256)
                 self.tell(TestOpened(cell=fit.plan.name, openings=work.openings))
@@ -282,10 +270,10 @@ class Conductor:
         if isinstance(work, TrialWork):
             self._trial_ended(work, fit.plan, outcome, seconds=seconds)
         elif isinstance(outcome, Fitted):
-            self._cell_fitted(work, fit.plan, outcome)
+            self.harvest.fitted(work, fit.plan, outcome)
         else:
             assert isinstance(outcome, Failure)
-            self._fail(work.work, work.run_id, outcome)
+            self.harvest.fail(work.work, work.run_id, outcome)
 
     def _trial_ended(self, work: TrialWork, plan: FitPlan, outcome: Outcome, *, seconds: float) -> None:
         if not self.store.claims.holds(work.claim):
@@ -297,107 +285,6 @@ class Conductor:
         self.store.claims.release(work.claim)
         self.tell(TrialEnded(fit=plan.name, state=trial.state, validation=trial.validation, reason=trial.reason))
         shutil.rmtree(plan.folder, ignore_errors=True)
-
-    def _cell_fitted(self, fit: _CellFit, plan: FitPlan, fitted: Fitted) -> None:
-        result = self._result(fit, fitted)
-        primary = result.score(self.suite.primary)
-        if primary is None or primary.value is None:
-            why = primary.unscored if primary else "the fit did not score it"
-            self.logbook.keep_files(fit.run_id, plan.folder)  # a metric that fails never loses the training
-            failure = Failure(
-                kind=FailureKind.METRIC, message=f"{self.suite.primary}: {why}", log=str(plan.folder / LOG)
-            )
-            self._fail(fit.work, fit.run_id, failure)
-            return
-        try:
-            self._store_result(fit, plan.folder, result)
-        except LostClaimError:
-            self._leave(fit.work, fit.run_id)
-            return
-        self.finished += 1
-        self.store.claims.release(fit.work.claim)
-        complaints = tuple(f"{one.name}: {one.unscored}" for one in result.scores if one.is_raised)
-        self.tell(CellFinished(cell=plan.name, primary=primary.value, run_id=fit.run_id, complaints=complaints))
-        shutil.rmtree(plan.folder, ignore_errors=True)
-
-    def _store_result(self, fit: _CellFit, folder: Path, result: Result) -> None:
-        cell, contest = fit.work.cell, fit.work.contest
-        delivery = Delivery(
-            result=result,
-            contestant=contest.contestant,
-            overrides=self.overrides,
-            parts=dict(cell.identity.parts),
-            is_guest=cell.is_guest,
-            claim=fit.work.claim,
-            epochs=fit.epochs,
-        )
-        self.logbook.check(fit.work.claim)
-        self.spool.describe(folder, delivery)
-        try:
-            self.logbook.finish(fit.run_id, fit.work.claim, result, folder)
-        except LostClaimError:
-            raise
-        except StoreError as error:
-            place = self.spool.keep(folder)
-            raise StoreError(
-                f"{error}. Nothing is lost: the result of {cell.name} waits in {place}, and the next `whitebench run` "
-                "on this store puts it there"
-            ) from error
-
-    def _deliver(self, work: CellWork) -> bool:
-        """Store the result that an earlier owner of the cell could not, if there is one."""
-        for folder, delivery in self.spool.waiting():
-            if delivery.claim == work.claim:
-                store_delivery(self.store, delivery, folder)
-                self.store.claims.release(work.claim)
-                self.finished += 1
-                primary = delivery.result.score(self.suite.primary)
-                value, run_id = primary.value if primary else None, ""
-                self.tell(CellFinished(cell=str(delivery.cell), primary=value, run_id=run_id, is_elsewhere=True))
-                return True
-        return False
-
-    def _leave(self, work: CellWork, run_id: str) -> None:
-        """Leave a cell to the conductor that has taken it over, and wait for what comes of it."""
-        _log.warning("%s was taken over by another conductor", work.cell.name)
-        self.logbook.drop(run_id)
-        work.contest.waiting_cells.append(work.cell)
-
-    def _result(self, fit: _CellFit, fitted: Fitted) -> Result:
-        tuning_time = Score(
-            name="tuning-time",
-            metric="tuning-time",
-            version=1,
-            direction="lower",
-            unit="s",
-            value=fit.chosen.tuning_seconds,
-        )
-        return Result(
-            cell=fit.work.cell.name,
-            identity=fit.work.cell.identity.digest,
-            primary=self.suite.primary,
-            scores=fitted.scores,
-            costs=(*fitted.costs, tuning_time),
-            chosen=fit.chosen,
-            epochs_allowed=self.suite.budget.epochs,
-            reported_epoch=fitted.reported_epoch,
-            validation=fitted.validation,
-            test_samples=fitted.test_samples,
-            test_openings=fit.openings,
-            predictions_sha256=fitted.predictions_sha256,
-            weights_sha256=fitted.weights_sha256,
-            provenance=fitted.provenance,
-        )
-
-    def _fail(self, work: CellWork, run_id: str, failure: Failure) -> None:
-        try:
-            self.logbook.fail(run_id, work.claim, failure)
-        except LostClaimError:
-            self._leave(work, run_id)
-            return
-        self.store.claims.release(work.claim)
-        self.failed += 1
-        self.tell(CellFailed(cell=str(work.cell.name), kind=failure.kind.value, message=failure.message))
 
     def _end_epochs(self) -> None:
         """Hear the fits until each has ended the epoch it is in, or as long as there is time for it."""

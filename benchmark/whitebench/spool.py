@@ -122,8 +122,8 @@ def deliver(spool: Spool, store: Store) -> list[Delivery]:
     return delivered
 
 
-def store_delivery(store: Store, delivery: Delivery, folder: Path) -> None:
-    """Store one result whose claim is ours, and remove its folder."""
+def store_delivery(store: Store, delivery: Delivery, folder: Path) -> str:
+    """Store one result whose claim is ours, remove its folder, and return the id of its run."""
     # In a run of its own: what the first one has got of the result already would be there twice.
     run_id = store.open_cell(
         delivery.cell,
@@ -139,6 +139,7 @@ def store_delivery(store: Store, delivery: Delivery, folder: Path) -> None:
         store.log_epoch(run_id, epoch, delivery.result.primary)
     store.finish_cell(run_id, delivery.result, folder)
     shutil.rmtree(folder, ignore_errors=True)
+    return run_id
 
 
 def _is_stored(store: Store, delivery: Delivery) -> bool:

@@ -470,6 +470,25 @@ def test_a_fit_that_was_done_when_its_conductor_was_killed_is_neither_fitted_nor
     assert (record.state, record.test_openings) == ("finished", 1)
 
 
+def test_a_result_that_its_owner_left_while_another_conductor_worked_is_stored_by_that_one(
+    world: World, write_suite: WriteSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = write_suite("tiny", "searching", trials=0, seeds=1)
+
+    def die(*_: object) -> None:
+        raise SystemExit("as good as killed")
+
+    monkeypatch.setattr(world.store, "finish_cell", die)
+    with pytest.raises(SystemExit):
+        world.run(suite, parallel=1)
+    monkeypatch.undo()
+    summary = world.run(suite)  # it had begun before that, and never looked what was waiting
+    assert (summary.finished, len(world.pids())) == (2, 1)
+    done = {record.cell.contestant: record.test_openings for record in world.ledger(suite).records}
+    assert done == {"tiny": 1, "searching": 1}
+    assert not list(world.spool.fits.iterdir())
+
+
 def test_a_cell_that_another_conductor_took_over_is_left_to_it(world: World, write_suite: WriteSuite) -> None:
     suite = write_suite(trials=0, seeds=1)
     far = dataclasses.replace(Owner.me(), token="far")
