@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,12 +31,13 @@ def programs() -> Path | None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
     """A server of our own, and the address of an empty database in it."""
     folder = programs()
     if folder is None:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    home = tmp_path_factory.mktemp("postgresql")
+    # Below pytest's own folders nobody but their owner may look.
+    home = Path(tempfile.mkdtemp(prefix="whitebench-postgresql-"))
     user: list[str] = []
     if os.getuid() == 0:  # it refuses to run as root
         account = next((one for one in pwd.getpwall() if one.pw_name == "postgres"), None)
@@ -43,8 +45,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             pytest.skip("PostgreSQL does not run as root, and there is no user for it")
         user = ["runuser", "-u", "postgres", "--"]
         os.chown(home, account.pw_uid, account.pw_gid)
-        for above in (home, *home.parents[:2]):
-            above.chmod(0o755)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -61,6 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"postgresql://tester@127.0.0.1:{port}/whitebench"
     finally:
         do("pg_ctl", "-D", str(home / "data"), "-m", "immediate", "stop")
+        shutil.rmtree(home)
 
 
 @pytest.mark.slow
