@@ -95,10 +95,10 @@ def check_server(uri: str, seconds: float = 5.0) -> None:
         ) from error
 
 
-def check_database(url: str) -> bool:
+def check_database(url: str) -> set[str]:
     """Connect once, and let go: what is wrong is said before a library tries over and over.
 
-    Return whether there are any tables.
+    Return the names of its tables.
 
     Raises:
         StoreError: the driver of that kind of database is not installed.
@@ -106,7 +106,7 @@ def check_database(url: str) -> bool:
     """
     file = sqlite_file(url)
     if file is not None and not file.exists():
-        return False
+        return set()
     import sqlalchemy
 
     try:
@@ -117,9 +117,9 @@ def check_database(url: str) -> bool:
             f"the driver of {urlparse(url).scheme} is not installed: `python -m pip install {package}`"
         ) from error
     with engine.connect() as connection:
-        has_tables = bool(sqlalchemy.inspect(connection).get_table_names())
+        tables = set(sqlalchemy.inspect(connection).get_table_names())
     engine.dispose()
-    return has_tables
+    return tables
 
 
 def filesystem_of(path: Path) -> str:

@@ -31,6 +31,9 @@ IDENTITY = "identity.json"
 FAILURE = "failure.json"
 CHOICE = "choice.json"
 
+MAKING = "open/store"
+"""The claim under which MLflow's tables are made on a server."""
+
 STATUSES: Mapping[str, Status] = {
     "complete": "FINISHED",
     "failed": "FAILED",
@@ -46,14 +49,15 @@ class Store:
     """Results behind one MLflow tracking URI; every method may raise StoreError."""
 
     def __init__(self, uri: str, *, patience: float = PATIENCE) -> None:
-        is_empty = False
-        if sqlite_file(claims_url(uri)) is None:
+        is_shared, is_made = sqlite_file(claims_url(uri)) is None, True
+        if is_shared:
             check_server(uri)
             with said_plainly(without_password(uri)):
-                is_empty = not check_database(uri)
+                is_made = "experiments" in check_database(uri)
         self.claims = Claims(claims_url(uri), patience=patience)
-        # Two that find a server's database empty would both make MLflow's tables.
-        with self.claims.alone("open/store") if is_empty else nullcontext():
+        # Two that find a server's database empty would both make MLflow's tables, or use them half made.
+        is_in_the_making = is_shared and (not is_made or bool(self.claims.living(MAKING)))
+        with self.claims.alone(MAKING) if is_in_the_making else nullcontext():
             self.tracking = Tracking(uri, patience=patience)
 
     def hurry(self) -> None:
