@@ -415,7 +415,7 @@ def test_a_server_that_is_not_there_is_said_at_once_and_its_password_is_not(sche
     assert "secret" not in finding.detail
 
 
-@pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg2"])
+@pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg"])
 def test_a_server_that_takes_calls_and_never_answers_is_given_up(scheme: str) -> None:
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
