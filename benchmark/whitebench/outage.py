@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
+from whitebench.address import without_password
 from whitebench.errors import BusyStoreError, StoreError
 
 VENDORS = ("mlflow", "optuna", "psycopg", "psycopg2", "requests", "sqlalchemy", "sqlite3", "urllib3")
@@ -63,7 +64,7 @@ def said_plainly(place: str) -> Iterator[None]:
 
 def explain(error: BaseException, place: str) -> StoreError:
     """Return what an exception means for the store at `place`, with what to do."""
-    said = " ".join(str(error).split()).partition(" [SQL:")[0]
+    said = without_password(" ".join(str(error).split()).partition(" [SQL:")[0])
     said = re.sub(r"^\(raised as a result of .*?\) ", "", said)[:300]  # SQLAlchemy's advice to its own users
     words = f"{said} {error.__cause__ or ''}".lower()
     for pattern, meaning in _BUSY.items():

@@ -219,6 +219,15 @@ def observe(event):
 """
 
 
+def test_a_password_in_what_a_library_says_is_not_repeated() -> None:
+    told = explain(
+        ConnectionError("API request to http://me:secret@host:5000/api failed: timed out"), "http://***@host"
+    )
+    assert isinstance(told, BusyStoreError)
+    assert "http://***@host:5000/api failed" in str(told)
+    assert "secret" not in str(told)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "left"),

@@ -130,7 +130,7 @@ def _tracking_server(uri: str) -> Finding:
 
     try:
         with _impatient():
-            runs = Tracking(uri).runs_anywhere({Tag.KIND: "cell"})
+            runs = Tracking(uri, patience=0.0).runs_anywhere({Tag.KIND: "cell"})
     except StoreError as error:
         return Finding(
             what="store", state="broken", detail=str(error).replace(uri, without_password(uri)), mend=_ask(uri)
