@@ -39,6 +39,8 @@ GONE = 10.0
 """Seconds after a kill in which everything of a run is to be gone; a fit is within 5 (`test_launch`)."""
 PER_ROUND = 10
 """Kills after which a suite may end."""
+TOO_LATE = 5.0
+"""Seconds after a signal in which a run may still end as if it had not come: it had nothing left to stop."""
 
 
 @dataclass(kw_only=True)
@@ -101,11 +103,13 @@ def kill(folder: Path, process: subprocess.Popen[str], way: str, damage: Damage)
         process.kill()
     else:
         process.send_signal(signal.Signals[way])
+    sent = time.monotonic()
     code = process.wait(60)
+    took = time.monotonic() - sent
     # A signal that comes before anything has begun ends the interpreter itself.
-    expected = {-signal.SIGKILL} if way.startswith("SIGKILL") else {130, 0, -signal.Signals[way]}
-    if code not in expected:
-        damage.left.append(f"exit code {code} after {way}: {tail(folder)}")
+    expected = {-signal.SIGKILL} if way.startswith("SIGKILL") else {130, -signal.Signals[way]}
+    if code not in expected and not (code == 0 and not way.startswith("SIGKILL") and took < TOO_LATE):
+        damage.left.append(f"exit code {code} {took:.1f} s after {way}: {tail(folder)}")
     deadline = time.monotonic() + GONE
     while living := [pid for pid, moment in born.items() if _is_alive(pid, moment)]:
         if time.monotonic() > deadline:
