@@ -53,7 +53,7 @@ def at_most(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def only_typed() -> Iterator[None]:
-    """Let Ctrl-C through, also one that the body swallowed; any other KeyboardInterrupt is a FalseAlarmError.
+    """Let Ctrl-C through, whatever the body made of it; any other KeyboardInterrupt is a FalseAlarmError.
 
     Raises:
         KeyboardInterrupt: somebody typed Ctrl-C.
@@ -85,6 +85,10 @@ def only_typed() -> Iterator[None]:
         if is_typed:
             raise
         raise FalseAlarmError("it raised KeyboardInterrupt, and nobody typed Ctrl-C") from error
+    except BaseException as error:  # some library swallowed it while half loaded, and broke of that
+        if is_typed:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         if is_ours:
             signal.signal(signal.SIGINT, handler)

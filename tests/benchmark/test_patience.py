@@ -68,7 +68,15 @@ def test_a_ctrl_c_comes_through_also_where_it_was_swallowed() -> None:
         signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), only_typed(), suppress(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), only_typed():
+        _swallow_and_break()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def _swallow_and_break() -> None:
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    raise RecursionError("what a half loaded library does next")
 
 
 def _press_twice() -> None:
