@@ -11,7 +11,7 @@ from whitebench.events import EpochEnded
 from whitebench.fit import Answer, FitPlan, Fitted, Outcome
 from whitebench.identity import digest_of, study_parts
 from whitebench.ledger import PlannedCell
-from whitebench.names import parse_name
+from whitebench.names import parse_name, with_preset
 from whitebench.result import Chosen, Failure
 from whitebench.space import Space
 from whitebench.specs import Direction
@@ -230,8 +230,9 @@ def _owners(suite: Suite, cell: PlannedCell, catalog: Catalog) -> list[str]:
 def open_study(suite: Suite, cell: PlannedCell, catalog: Catalog, storage: Storage) -> Study:
     """Return the study that decides what `cell` is fitted with: what its name pins is not searched."""
     recipe = suite.recipes[cell.contestant.recipe]
-    name, pinned = parse_name(cell.contestant.model)
-    search = catalog.model(name).spec.search
+    name, options = parse_name(cell.contestant.model)
+    spec = catalog.model(name).spec
+    pinned, search = with_preset(f"model {cell.contestant.model}", spec.presets, options), spec.search
     own: dict[str, Space] = {f"model.{option}": space for option, space in search.items() if option not in pinned}
     return Study(
         storage,

@@ -13,7 +13,7 @@ from whitebench import evaluation
 from whitebench.errors import TraceError, WhitebenchError
 from whitebench.evaluation import Subject
 from whitebench.fit import FitPlan, model_options
-from whitebench.names import configure, parse_name
+from whitebench.names import configure, parse_name, with_preset
 from whitebench.specs import Layout, MetricContext, MetricSpec, ModelSpec, ObjectiveSpec, TaskSpec
 from whitebench.trace import observe
 
@@ -56,11 +56,12 @@ def resolve(plan: FitPlan, catalog: Catalog) -> Course:
         )
     metrics = [catalog.metric(name) for name in plan.metrics]
     owners = [model.owner, task.owner, objective.owner, *(metric.owner for metric in (primary, *metrics))]
-    chosen = {**options, **model_options(plan.hyperparameters)}
+    who = f"model {plan.contestant.model}"
+    chosen = {**with_preset(who, model.spec.presets, options), **model_options(plan.hyperparameters)}
     return Course(
         plan=plan,
         model=model.spec,
-        model_config=configure(f"model {plan.contestant.model}", model.spec.config, chosen),
+        model_config=configure(who, model.spec.config, chosen),
         task=task.spec,
         task_config=configure(f"task {plan.task}", task.spec.config, task_options),
         objective=objective.spec,

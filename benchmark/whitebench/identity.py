@@ -12,7 +12,7 @@ from typing import Any, Self, TypeAlias
 
 from whitebench.catalog import Catalog
 from whitebench.errors import WhitebenchError
-from whitebench.names import configure, parse_name
+from whitebench.names import configure, parse_name, with_preset
 from whitebench.source import Source, source_of, versions_of
 from whitebench.suite import Contestant, Suite
 from whitebench.wording import shown
@@ -116,15 +116,17 @@ def identify(suite: Suite, contestant: Contestant, task: str, seed: int, catalog
         WhitebenchError: the contestant, the task or a metric names something unknown or disputed.
     """
     shared = identify_suite(suite, task, contestant.recipe, catalog)
-    name, options = parse_name(contestant.model)
+    name, given = parse_name(contestant.model)
     model, objective = catalog.model(name), catalog.objective(contestant.objective)
+    who = f"model {contestant.model}"
+    options = with_preset(who, model.spec.presets, given)
     sources = {f"model {name}": source_of(model), f"objective {contestant.objective}": source_of(objective)}
     return Identity(
         parts={
             **shared,
             "contestant": {
                 "model": name,
-                "options": dataclasses.asdict(configure(f"model {contestant.model}", model.spec.config, options)),
+                "options": dataclasses.asdict(configure(who, model.spec.config, options)),
                 "pinned": sorted(set(options) & set(model.spec.search)),
                 "objective": contestant.objective,
                 "objective version": objective.spec.version,

@@ -10,6 +10,7 @@ from typing import Any
 
 from whitebench.errors import OptionError, near_misses
 from whitebench.quotation import told
+from whitebench.specs import PRESET
 from whitebench.wording import is_plain, listed, plain, shown
 
 LONGEST = 1_000
@@ -36,6 +37,23 @@ def parse_name(text: str) -> tuple[str, dict[str, str]]:
             raise OptionError(f"{shown(text)}: option {shown(key)} is given twice: leave one out")
         options[key] = value
     return found["name"], options
+
+
+def with_preset(
+    owner: str, presets: Mapping[str, Mapping[str, object]], options: Mapping[str, object]
+) -> Mapping[str, object]:
+    """Return `options` with what `preset=NAME` stands for in its place; an option that is given besides wins.
+
+    Raises:
+        OptionError: there is no such preset; names `owner`.
+    """
+    if PRESET not in options or not presets:
+        return options
+    name = str(options[PRESET])
+    if name not in presets:
+        near = near_misses(name, presets)
+        raise OptionError(f"{owner}: unknown preset {shown(name)}{near} (presets: {listed(presets)})")
+    return {**presets[name], **{key: value for key, value in options.items() if key != PRESET}}
 
 
 def configure(owner: str, config: type, options: Mapping[str, object]) -> Any:

@@ -194,6 +194,8 @@ def _check_defaults(kind: Kind, spec: Spec) -> None:
     if isinstance(spec, ModelSpec | TaskSpec):
         try:
             configure(f"{kind} {quote(spec.name)} with its defaults", spec.config, {})
+            for name, options in spec.presets.items() if isinstance(spec, ModelSpec) else ():
+                configure(f"{kind} {quote(spec.name)} with its preset {name}", spec.config, options)
         except OptionError as error:
             raise PluginError(str(error)) from error
 

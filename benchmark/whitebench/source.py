@@ -15,8 +15,8 @@ from typing import Any
 
 from whitebench.plugin import LOCAL_PREFIX, Entry
 
-_SAYS_NOTHING = ("summary", "reference", "unit")
-"""Fields of a Spec that are for people and change no number."""
+_SAYS_NOTHING = ("summary", "reference", "unit", "presets")
+"""Fields of a Spec that are for people and change no number; what a preset stands for counts as options."""
 
 
 @dataclass(frozen=True, kw_only=True)

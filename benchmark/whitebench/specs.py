@@ -30,6 +30,9 @@ Shape: TypeAlias = tuple[int, ...]
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
+PRESET = "preset"
+"""The option that stands for several others."""
+
 OBJECTIVE_NEEDS = ("features", "logits", "targets")
 """What an objective may ask for."""
 
@@ -96,11 +99,14 @@ class ModelSpec:
     trace: TracePatterns | TraceFunction = field(default_factory=dict)
     layout: Callable[[Any, Shape], Layout] | None = None
     """`(config, sample shape) -> Layout`, needed where `trace` offers per-head tensors."""
+    presets: Mapping[str, Mapping[str, float | int | str | bool]] = field(default_factory=dict)
+    """Named sets of options, `{"neurips-tiny": {"dim": 384}}`: what `crate[preset=neurips-tiny]` stands for."""
     reference: Reference | None = None
 
     def __post_init__(self) -> None:
         _check_named("model", self)
         _check_config("model", self.name, self.config)
+        _check_presets(self.name, self.config, self.presets)
         _need("model", self.name, bool(self.head), "head must name the submodule that yields the logits")
         fields = [one.name for one in dataclasses.fields(self.config)]
         for option in self.search:
@@ -278,6 +284,17 @@ def _check_reference(kind: str, name: str, reference: object) -> None:
     _need(kind, name, type(reference) is Reference, f"reference must be a Reference, got {quote(reference)}")
     for part in ("title", "url", "commit"):
         _check_line(kind, name, f"reference.{part}", getattr(reference, part))
+
+
+def _check_presets(name: str, config: type, presets: Mapping[str, Mapping[str, object]]) -> None:
+    fields = [one.name for one in dataclasses.fields(config)]
+    _need("model", name, not (presets and PRESET in fields), f"its config has a field {PRESET!r}, which names a preset")
+    for preset, options in presets.items():
+        is_name = type(preset) is str and re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", preset) is not None
+        _need("model", name, is_name, f"preset {quote(preset)}: up to 64 lower-case letters, digits, '-', '+' and '.'")
+        for option in options:
+            near = near_misses(option, fields)
+            _need("model", name, option in fields, f"preset {preset}: {quote(option)} is no field of its config{near}")
 
 
 def _check_config(kind: str, name: str, config: object) -> None:

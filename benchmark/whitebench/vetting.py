@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from whitebench.catalog import Catalog
 from whitebench.errors import SuiteError, WhitebenchError
 from whitebench.evaluation import PREDICTION_NEEDS
-from whitebench.names import configure, parse_name
+from whitebench.names import configure, parse_name, with_preset
 from whitebench.suite import Suite
 from whitebench.wording import plain
 
@@ -37,7 +37,8 @@ def vet(suite: Suite, catalog: Catalog) -> None:
     for one in suite.everyone:
         with _at(suite, f"contestant {plain(one.label, 60)}"):
             name, options = parse_name(one.model)
-            configure(f"model {plain(one.model, 100)}", catalog.model(name).spec.config, options)
+            who, model = f"model {plain(one.model, 100)}", catalog.model(name).spec
+            configure(who, model.config, with_preset(who, model.presets, options))
             catalog.objective(one.objective)
 
 

@@ -118,6 +118,7 @@ QUARANTINED = [
     (GOOD.replace("models", "metrics"), "register_metrics returned a list with a ModelSpec, which is no MetricSpec"),
     (GOOD.replace("register_models()", "register_models(config)"), "PluginValidationError: "),
     (GOOD.replace("spec()]", "spec('My Model')]"), "model 'My Model': a name is up to 64 lower-case letters"),
+    (GOOD.replace("head=", "presets={'b': {'size': 'x'}}, head="), "model 'mine' with its preset b: option size=x: in"),
     (GOOD.replace("size: int = 4", "size: int"), "model 'mine' with its defaults: option size: missing"),
     (GOOD.replace("size: int", "size: Tensor"), "model 'mine' with its defaults: its config raised "),
     (GOOD.replace("(frozen=True, kw_only=True)", ""), "model 'mine': config must be a frozen dataclass"),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from whitebench.errors import OptionError, WhitebenchError
-from whitebench.names import configure, parse_name
+from whitebench.names import configure, parse_name, with_preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,3 +113,25 @@ def test_a_config_without_options_says_so() -> None:
 
     with pytest.raises(OptionError, match=r"unknown option 'x' \(options: none\)"):
         configure("task t", Empty, {"x": "1"})
+
+
+PRESETS: dict[str, dict[str, object]] = {"paper-tiny": {"dim": 192, "rate": 0.5}, "paper-base": {"dim": 768}}
+
+
+def test_a_preset_stands_for_its_options_and_what_is_given_besides_wins() -> None:
+    assert with_preset("model m", PRESETS, {"preset": "paper-tiny"}) == {"dim": 192, "rate": 0.5}
+    assert with_preset("model m", PRESETS, {"rate": "2", "preset": "paper-tiny"}) == {"dim": 192, "rate": "2"}
+    assert with_preset("model m", PRESETS, {"dim": "3"}) == {"dim": "3"}
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
+    with pytest.raises(OptionError) as refused:
+        with_preset("model m", PRESETS, {"preset": "paper-tini"})
+    assert str(refused.value) == (
+        "model m: unknown preset 'paper-tini', did you mean 'paper-tiny' or 'paper-base'? (presets: paper-tiny, paper-base)"
+    )
+
+
+def test_without_presets_the_word_is_an_option_as_any_other() -> None:
+    with pytest.raises(OptionError, match="unknown option 'preset'"):
+        configure("model m", Config, with_preset("model m", {}, {"preset": "x"}))

@@ -23,6 +23,11 @@ class Thawed:
     size: int = 4
 
 
+@dataclass(frozen=True)
+class Preset:
+    preset: str = ""
+
+
 def nothing(*_: object) -> Any:
     raise AssertionError("never called")
 
@@ -43,6 +48,9 @@ REFUSED: list[tuple[Spec, dict[str, Any], str]] = [
     (MODEL, {"config": dict}, "config must be a frozen dataclass"),
     (MODEL, {"head": ""}, "head must name the submodule"),
     (MODEL, {"search": {"sise": FloatRange(low=1, high=2)}}, "search names 'sise', .* did you mean 'size'"),
+    (MODEL, {"presets": {"paper-tiny": {"sise": 1}}}, "preset paper-tiny: 'sise' is no field .* did you mean 'size'"),
+    (MODEL, {"presets": {"Tiny": {}}}, "preset 'Tiny': up to 64 lower-case letters"),
+    (MODEL, {"presets": {"tiny": {}}, "config": Preset}, "its config has a field 'preset'"),
     (TASK, {"version": 0}, "task 't': version must be 1 or more, got 0"),
     (TASK, {"shape": [1, 8, 8]}, "shape must be a tuple of whole numbers above 0"),
     (TASK, {"shape": (1, 0)}, "shape must be"),
