@@ -20,6 +20,7 @@ class Budget:
     __pydantic_config__ = STRICT
 
     epochs: int
+    """0 scores every contestant as it stands; a contestant of its own may say so too."""
     batch_size: int
     """Global: the same whatever the number of devices."""
     trials: int
@@ -31,7 +32,7 @@ class Budget:
     """Which epoch's weights are tested: the last, or the first of those that validation likes best."""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("trials", 0), ("threads", 1)):
+        for name, least in (("epochs", 0), ("batch_size", 1), ("trials", 0), ("threads", 1)):
             need(least <= getattr(self, name) <= MOST, name, f"must be at least {least} and below 2^31")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from whitebench import __version__
-from whitebench.commands import doctor, reading, running
+from whitebench.commands import doctor, reading, running, weights
 from whitebench.commands.running import INTERRUPTED
 from whitebench.errors import WhitebenchError, near_misses
 from whitebench.faultlog import keep_traceback
@@ -83,6 +83,7 @@ for _command in (
     reading.show,
     reading.why_stale,
     doctor.doctor,
+    weights.weights,
 ):
     cli.add_command(_command)
 

@@ -14,7 +14,7 @@ from whitebench.ledger import PlannedCell
 from whitebench.names import parse_name, with_preset
 from whitebench.result import Chosen, Failure
 from whitebench.space import Space
-from whitebench.specs import Direction
+from whitebench.specs import HEAD, Direction
 from whitebench.suite import Contestant, Suite
 from whitebench.tuning import Storage, Study, Trial, verdict
 
@@ -122,6 +122,7 @@ class Contest:
             task=self.task,
             primary=self.suite.primary,
             metrics=self.suite.metrics,
+            readouts=self.suite.readouts,
             budget=self.suite.budget,
             limits=self.suite.limits,
             recipe=self.suite.recipes[self.contestant.recipe],
@@ -218,11 +219,15 @@ def open_contests(
 
 
 def _owners(suite: Suite, cell: PlannedCell, catalog: Catalog) -> list[str]:
+    one = cell.contestant
+    objective = catalog.objective(parse_name(one.objective)[0])
+    readouts = {one.readout or objective.spec.readout, *suite.readouts} - {HEAD}
     owners = [
-        catalog.model(parse_name(cell.contestant.model)[0]).owner,
+        catalog.model(parse_name(one.model)[0]).owner,
         catalog.task(parse_name(cell.name.task)[0]).owner,
-        catalog.objective(cell.contestant.objective).owner,
+        objective.owner,
         *(catalog.metric(name).owner for name in suite.metrics),
+        *(catalog.readout(parse_name(readout)[0]).owner for readout in readouts),
     ]
     return sorted({owner.plugin for owner in owners})
 
@@ -242,7 +247,7 @@ def open_study(suite: Suite, cell: PlannedCell, catalog: Catalog, storage: Stora
         stated=recipe.stated,
         tuning=suite.tuning,
         direction=catalog.metric(suite.primary).spec.direction,
-        allowed=suite.budget.trials,
+        allowed=suite.trials_of(cell.contestant),
     )
 
 

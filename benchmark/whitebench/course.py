@@ -13,13 +13,25 @@ from whitebench import evaluation
 from whitebench.errors import TraceError, WhitebenchError
 from whitebench.evaluation import Subject
 from whitebench.fit import FitPlan, model_options
-from whitebench.names import configure, parse_name, with_preset
-from whitebench.specs import Layout, MetricContext, MetricSpec, ModelSpec, ObjectiveSpec, TaskSpec
+from whitebench.names import configure, configured, parse_name, with_preset
+from whitebench.readout import Readout
+from whitebench.specs import (
+    HEAD,
+    Layout,
+    MetricContext,
+    MetricSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    TaskSpec,
+)
 from whitebench.trace import observe
+from whitebench.weights import load_weights
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from whitebench.catalog import Catalog
-    from whitebench.plugin import Owner
+    from whitebench.plugin import Entry, Owner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,30 +44,42 @@ class Course:
     task: TaskSpec
     task_config: Any
     objective: ObjectiveSpec
+    objective_config: Any
+    reads_by: str
+    """How classes are read off the features: `head`, or one of `readouts`."""
+    readouts: Mapping[str, Readout]
+    """By name with options: the contestant's own, and those that its suite scores every contestant with besides."""
     primary: MetricSpec
     metrics: list[MetricSpec]
     distributions: Mapping[str, str]
     """Versions of the distributions that they all come from."""
 
+    @property
+    def readout(self) -> Readout | None:
+        """The read-out that ranks this contestant; None for the model's own head."""
+        return self.readouts.get(self.reads_by)
+
+    def build_objective(self, width: int) -> nn.Module:
+        """Return the objective for features of this width."""
+        return self.objective.build(self.objective_config, self.task.classes, width)
+
 
 def resolve(plan: FitPlan, catalog: Catalog) -> Course:
     """Look up and check every name in `plan`; raises WhitebenchError for what is unknown or unfit."""
     model_name, options = parse_name(plan.contestant.model)
-    task_name, task_options = parse_name(plan.task)
-    model, task = catalog.model(model_name), catalog.task(task_name)
-    objective, primary = catalog.objective(plan.contestant.objective), catalog.metric(plan.primary)
+    model, task = catalog.model(model_name), catalog.task(parse_name(plan.task)[0])
+    objective = catalog.objective(parse_name(plan.contestant.objective)[0])
+    readout, primary = plan.contestant.readout or objective.spec.readout, catalog.metric(plan.primary)
     if not set(primary.spec.needs) <= evaluation.PREDICTION_NEEDS:
         raise WhitebenchError(
             f"metric {plan.primary!r} cannot rank a suite: it needs {', '.join(primary.spec.needs)}, "
             "and what chooses among trials may look at logits and labels alone"
         )
-    if "logits" not in objective.spec.needs:
-        raise WhitebenchError(
-            f"objective {plan.contestant.objective!r} never sees the logits: the head that classes are read from would "
-            "stay untrained; read-outs from features alone are not here yet"
-        )
     metrics = [catalog.metric(name) for name in plan.metrics]
-    owners = [model.owner, task.owner, objective.owner, *(metric.owner for metric in (primary, *metrics))]
+    readouts = {name: catalog.readout(parse_name(name)[0]) for name in {readout, *plan.readouts} - {HEAD}}
+    read = {name: Readout(spec=entry.spec, config=configured("readout", name, entry.spec.config))
+            for name, entry in readouts.items()}  # fmt: skip
+    items: list[Entry[Any]] = [model, task, objective, primary, *metrics, *readouts.values()]
     who = f"model {plan.contestant.model}"
     chosen = {**with_preset(who, model.spec.presets, options), **model_options(plan.hyperparameters)}
     return Course(
@@ -63,11 +87,14 @@ def resolve(plan: FitPlan, catalog: Catalog) -> Course:
         model=model.spec,
         model_config=configure(who, model.spec.config, chosen),
         task=task.spec,
-        task_config=configure(f"task {plan.task}", task.spec.config, task_options),
+        task_config=configured("task", plan.task, task.spec.config),
         objective=objective.spec,
+        objective_config=configured("objective", plan.contestant.objective, objective.spec.config),
+        reads_by=readout,
+        readouts=read,
         primary=primary.spec,
         metrics=[entry.spec for entry in metrics],
-        distributions=dict(map(_origin, owners)),
+        distributions=dict(_origin(item.owner) for item in items),
     )
 
 
@@ -86,6 +113,8 @@ def build(course: Course) -> Subject:
         module = course.model.build(course.model_config, course.task.shape, course.task.classes)
     except WhitebenchError as error:
         raise WhitebenchError(f"model {course.plan.contestant.model} on task {course.plan.task}: {error}") from error
+    if course.plan.contestant.weights:
+        _load(course, module)
     layout = course.model.layout
     return Subject(
         module=module,
@@ -96,6 +125,17 @@ def build(course: Course) -> Subject:
             layout=layout(course.model_config, course.task.shape) if layout else Layout(),
         ),
     )
+
+
+def _load(course: Course, module: nn.Module) -> None:
+    file, spec = course.plan.contestant.weights, course.model
+    drawn = load_weights(Path(file), module, spec.released, head=spec.head)
+    is_read = course.readout is None and course.plan.epochs == 0
+    if drawn and is_read:
+        raise WhitebenchError(
+            f"weights {file}: its head is not one of {course.task.classes} classes, and nothing here would train one: "
+            "give the contestant a readout, or epochs"
+        )
 
 
 def feature_width(course: Course, subject: Subject) -> int:

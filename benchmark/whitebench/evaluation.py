@@ -249,6 +249,11 @@ def _look_inside(
     }
 
 
+def unscored(spec: MetricSpec, error: BaseException) -> Score:
+    """Return the score of a metric that raised."""
+    return _raised(spec, error)[0]
+
+
 def _raised(spec: MetricSpec, error: BaseException) -> list[Score]:
     _log.error("metric %s", spec.name, exc_info=error)
     return [Score.missing(spec, f"{RAISED}{told(error)}")]

@@ -86,7 +86,7 @@ def attempt(plan: FitPlan) -> None:
     """
     course = resolve(plan, load_catalog(plan.plugins))
     subject = build(course)
-    course.objective.build(course.task.classes, feature_width(course, subject))
+    course.build_objective(feature_width(course, subject))
     course.primary.build(subject.context)
 
 
@@ -104,6 +104,7 @@ def _plan_of(suite: Suite, cell: PlannedCell, plugins: Sequence[Path]) -> FitPla
         task=cell.name.task,
         primary=suite.primary,
         metrics=suite.metrics,
+        readouts=suite.readouts,
         budget=suite.budget,
         recipe=recipe,
         hyperparameters=recipe.stated,

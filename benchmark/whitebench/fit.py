@@ -38,6 +38,8 @@ class FitPlan:
     primary: str
     metrics: Sequence[str]
     """Names of the metrics scored on the test split; not read by a trial."""
+    readouts: Sequence[str] = ()
+    """Names of the read-outs that the primary metric is scored with besides; not read by a trial."""
     budget: Budget
     recipe: Recipe
     hyperparameters: Hyperparameters
@@ -51,6 +53,11 @@ class FitPlan:
     """The plugins that bring what is named here, by `Owner.plugin`, so that no other is loaded; None for all."""
     parallel: int = 1
     """Fits at a time: they share the machine, so times depend on it."""
+
+    @property
+    def epochs(self) -> int:
+        """How many there are to train; 0 where the model is scored as it stands."""
+        return self.budget.epochs if self.contestant.epochs is None else self.contestant.epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +74,8 @@ class Fitted:
     reported_epoch: int
     validation: float
     """The primary metric on the validation split at that epoch."""
-    validation_loss: float
+    validation_loss: float | None
+    """None where nothing was trained."""
     training_seconds: float
     scores: Sequence[Score] = ()
     costs: Sequence[Score] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,11 +18,13 @@ from whitebench.fit import PREDICTIONS, TRACES, WEIGHTS, AskTest, FitPlan, Fitte
 from whitebench.identity import ENGINES
 from whitebench.provenance import CODE, Provenance, commit_of, now, processor_name
 from whitebench.pulse import beat
+from whitebench.readout import RAW, Reader
 from whitebench.result import Score, digest
 from whitebench.samples import load_samples
+from whitebench.seeds import seed_everything
 from whitebench.source import versions_of
 from whitebench.specs import Direction, Samples, Split
-from whitebench.training import Hear, Trained, seed_everything, train
+from whitebench.training import Hear, Trained, train
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,12 +59,18 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     footing.check(ground, f"the training of model {plan.contestant.model}")
     if trained.is_pruned:
         return Pruned(epoch=len(trained.history))
-    reported = trained.history[trained.reported_epoch - 1]
+    peak, reader = memory.above_start(), _reader(course, subject, training)
+    if trained.history:
+        reported = trained.history[trained.reported_epoch - 1]
+        value, loss = reported.validation, reported.validation_loss
+    else:
+        logits = _predict(course, subject, validation.inputs, reader)
+        value, loss = _as_it_stands(course, subject, logits, validation), None
     provenance = _provenance(course, subject, started, code, trained.resumed_from_epoch)
     fitted = Fitted(
         reported_epoch=trained.reported_epoch,
-        validation=reported.validation,
-        validation_loss=reported.validation_loss,
+        validation=value,
+        validation_loss=loss,
         training_seconds=sum(one.seconds for one in trained.history),
         provenance=dataclasses.replace(
             provenance, ended=now(), fingerprints={"train": train_print, "validation": validation_print}
@@ -69,11 +78,10 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     )
     if plan.purpose == "trial":
         return fitted
-    peak = memory.above_start()
     save_file(_state(subject.module), plan.folder / WEIGHTS)
     weights = digest((plan.folder / WEIGHTS).read_bytes())
     hear(AskTest(weights_sha256=weights))
-    tested = _test(course, subject, dataclasses.replace(fitted, weights_sha256=weights), ground)
+    tested = _test(course, subject, dataclasses.replace(fitted, weights_sha256=weights), reader, ground)
     return dataclasses.replace(tested, costs=_costs(course, subject, training, trained, peak))
 
 
@@ -84,15 +92,47 @@ def _load(course: Course, split: Split, ground: footing.Footing) -> tuple[Sample
     return loaded
 
 
-def _test(course: Course, subject: Subject, fitted: Fitted, ground: footing.Footing) -> Fitted:
+def _reader(course: Course, subject: Subject, training: Samples) -> Reader:
+    """Return every read-out of this fit, fitted; a trial that was trained has had its own already."""
+    is_needed = course.plan.purpose == "cell" or course.plan.epochs == 0
+    budget = course.plan.budget
+    readouts = course.readouts if is_needed else {}
+    return Reader(subject, readouts, training, batch_size=budget.batch_size, precision=budget.precision)
+
+
+def _predict(course: Course, subject: Subject, inputs: Tensor, reader: Reader) -> Tensor:
+    """Return the logits (N, C) by which the contestant is ranked."""
+    budget = course.plan.budget
+    if course.readout is None:
+        return evaluation.predict(subject, inputs, batch_size=budget.batch_size, precision=budget.precision)
+    return reader.logits(course.reads_by, inputs)
+
+
+def _as_it_stands(course: Course, subject: Subject, logits: Tensor, validation: Samples) -> float:
+    """Return the primary metric on the validation split of a model that was not trained."""
+    metric = course.primary.build(subject.context)
+    given = {"logits": logits, "labels": validation.labels}
+    with evaluation.ranking(course.primary):
+        metric.update(*[given[need] for need in course.primary.needs])
+    return evaluation.headline(course.primary, metric)
+
+
+def _test(
+    course: Course,
+    subject: Subject,
+    fitted: Fitted,
+    reader: Reader,
+    ground: footing.Footing,
+) -> Fitted:
     plan, budget = course.plan, course.plan.budget
     test, fingerprint = _load(course, "test", ground)
-    logits = evaluation.predict(subject, test.inputs, batch_size=budget.batch_size, precision=budget.precision)
+    logits = _predict(course, subject, test.inputs, reader)
     predictions = {"index": torch.arange(len(test)), "labels": test.labels.contiguous(), "logits": logits}
     save_file(predictions | evaluation.per_sample(course.primary, logits, test.labels), plan.folder / PREDICTIONS)
     scores = evaluation.score(
         subject, test, logits, course.metrics, batch_size=budget.batch_size, precision=budget.precision
     )
+    scores += _controls(course, subject, test, reader)
     kinds = evaluation.traced_kinds(course.metrics, course.model)
     save_file(evaluation.trace_sample(subject, test, kinds, precision=budget.precision), plan.folder / TRACES)
     fingerprints = {**fitted.provenance.fingerprints, "test": fingerprint}
@@ -105,10 +145,34 @@ def _test(course: Course, subject: Subject, fitted: Fitted, ground: footing.Foot
     )
 
 
+def _controls(course: Course, subject: Subject, test: Samples, reader: Reader) -> list[Score]:
+    """Return the primary metric with each read-out of the suite: on the features and, as its null, on raw inputs."""
+
+    def score(name: str, logits_of: Callable[[str, Tensor], Tensor | None]) -> Score | None:
+        try:
+            logits = logits_of(name, test.inputs)
+            if logits is None:
+                return None
+            scored = evaluation.score_predictions(course.primary, subject.context, logits, test.labels)[0]
+        except (Exception, SystemExit) as error:
+            scored = evaluation.unscored(course.primary, error)
+        return dataclasses.replace(scored, name=f"{course.primary.name}/{name}")
+
+    scores = []
+    for name in course.plan.readouts:
+        scored, null = score(name, reader.logits), score(name, reader.raw_logits)
+        assert scored is not None
+        nulls = {RAW: null.value} if null is not None and null.value is not None else {}
+        scores.append(dataclasses.replace(scored, nulls=nulls))
+    return scores
+
+
 def _costs(course: Course, subject: Subject, training: Samples, trained: Trained, peak: int) -> list[Score]:
     steady = trained.history[1:] or trained.history  # the first epoch also pays for warming up
     seconds = sum(one.seconds for one in steady)
+    rate = len(training) * len(steady) / seconds if steady else None
     rows = training.inputs[: course.plan.budget.batch_size].to(subject.device)
+    untrained = None if steady else "it was not trained here"
     try:
         macs, why = cost.count_macs(subject.module, course.task.shape), None
     except WhitebenchError as error:
@@ -116,10 +180,12 @@ def _costs(course: Course, subject: Subject, training: Samples, trained: Trained
     return [
         _cost("parameters", "", "lower", cost.count_parameters(subject.module)),
         _cost("macs", "per sample", "lower", macs, why),
-        _cost("training-rate", "samples/s", "higher", len(training) * len(steady) / seconds),
+        _cost("training-rate", "samples/s", "higher", rate, untrained),
         _cost("inference-rate", "samples/s", "higher", cost.inference_rate(subject.module, rows)),
         _cost("peak-memory", "bytes", "lower", peak),
-        _cost("training-time", "s", "lower", sum(one.seconds for one in trained.history)),
+        _cost(
+            "training-time", "s", "lower", sum(one.seconds for one in trained.history) if steady else None, untrained
+        ),
     ]
 
 

@@ -142,7 +142,7 @@ class Harvest:
             scores=fitted.scores,
             costs=(*fitted.costs, tuning_time),
             chosen=fit.chosen,
-            epochs_allowed=self.suite.budget.epochs,
+            epochs_allowed=self.suite.epochs_of(fit.work.cell.contestant),
             reported_epoch=fitted.reported_epoch,
             validation=fitted.validation,
             test_samples=fitted.test_samples,

@@ -8,7 +8,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from whitebench.events import Event
-    from whitebench.specs import MetricSpec, ModelSpec, ObjectiveSpec, TaskSpec
+    from whitebench.specs import MetricSpec, ModelSpec, ObjectiveSpec, ReadoutSpec, TaskSpec
 
 hookspec = pluggy.HookspecMarker("whitebench")
 hookimpl = pluggy.HookimplMarker("whitebench")
@@ -35,6 +35,12 @@ def register_metrics() -> list[MetricSpec]:
 @hookspec
 def register_objectives() -> list[ObjectiveSpec]:
     """Return the objectives this plugin brings."""
+    raise AssertionError("a hook specification is never called")
+
+
+@hookspec
+def register_readouts() -> list[ReadoutSpec]:
+    """Return the read-outs this plugin brings."""
     raise AssertionError("a hook specification is never called")
 
 

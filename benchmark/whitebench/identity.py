@@ -8,12 +8,16 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from whitebench.catalog import Catalog
 from whitebench.errors import WhitebenchError
-from whitebench.names import configure, parse_name, with_preset
+from whitebench.names import configure, configured, parse_name, with_preset
+from whitebench.plugin import Entry
 from whitebench.source import Source, source_of, versions_of
+from whitebench.specs import HEAD, ObjectiveSpec, ReadoutSpec
 from whitebench.suite import Contestant, Suite
 from whitebench.wording import shown
 
@@ -87,10 +91,13 @@ def canonical(value: object) -> str:
 
 def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Parts:
     """Return the parts of an identity that every contestant of `suite` with `recipe` shares on `task`."""
-    name, options = parse_name(task)
+    name, _ = parse_name(task)
     entry = catalog.task(name)
     metrics = [catalog.metric(metric) for metric in suite.metrics]
-    sources = {f"task {name}": source_of(entry)} | {f"metric {one.spec.name}": source_of(one) for one in metrics}
+    readouts = {text: catalog.readout(parse_name(text)[0]) for text in suite.readouts}
+    sources = {f"task {name}": source_of(entry)}
+    sources |= {f"metric {one.spec.name}": source_of(one) for one in metrics}
+    sources |= {f"control {one.spec.name}": source_of(one) for one in readouts.values()}
     return {
         "rules": RULES_VERSION,
         "budget": dataclasses.asdict(suite.budget),
@@ -98,10 +105,11 @@ def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Pa
         "tuning": dataclasses.asdict(suite.tuning),
         "primary": suite.primary,
         "metrics": {one.spec.name: one.spec.version for one in metrics},
+        "readouts": [_item("readout", text, one.spec) for text, one in sorted(readouts.items())],
         "task": {
             "name": name,
             "version": entry.spec.version,
-            "options": dataclasses.asdict(configure(f"task {task}", entry.spec.config, options)),
+            "options": dataclasses.asdict(configured("task", task, entry.spec.config)),
             "manifest": dict(entry.spec.manifest),
         },
         "sources": {item: digest_of(source.code) for item, source in sources.items()},
@@ -117,19 +125,27 @@ def identify(suite: Suite, contestant: Contestant, task: str, seed: int, catalog
     """
     shared = identify_suite(suite, task, contestant.recipe, catalog)
     name, given = parse_name(contestant.model)
-    model, objective = catalog.model(name), catalog.objective(contestant.objective)
-    who = f"model {contestant.model}"
-    options = with_preset(who, model.spec.presets, given)
-    sources = {f"model {name}": source_of(model), f"objective {contestant.objective}": source_of(objective)}
+    model, objective = catalog.model(name), catalog.objective(parse_name(contestant.objective)[0])
+    readout = contestant.readout or objective.spec.readout
+    entries: dict[str, Entry[Any]] = {f"model {name}": model, f"objective {objective.spec.name}": objective}
+    read: Any = readout
+    if readout != HEAD:
+        entry = catalog.readout(parse_name(readout)[0])
+        entries[f"readout {entry.spec.name}"] = entry
+        read = _item("readout", readout, entry.spec)
+    sources = {item: source_of(entry) for item, entry in entries.items()}
+    options = with_preset(f"model {contestant.model}", model.spec.presets, given)
     return Identity(
         parts={
             **shared,
             "contestant": {
                 "model": name,
-                "options": dataclasses.asdict(configure(who, model.spec.config, options)),
+                "options": dataclasses.asdict(configure(f"model {contestant.model}", model.spec.config, options)),
                 "pinned": sorted(set(options) & set(model.spec.search)),
-                "objective": contestant.objective,
-                "objective version": objective.spec.version,
+                "objective": _item("objective", contestant.objective, objective.spec),
+                "readout": read,
+                "is_trained": contestant.epochs is None,
+                "weights": file_digest(Path(contestant.weights)) if contestant.weights else None,
             },
             "seed": seed,
             "sources": {**shared["sources"], **{item: digest_of(source.code) for item, source in sources.items()}},
@@ -141,16 +157,36 @@ def identify(suite: Suite, contestant: Contestant, task: str, seed: int, catalog
 def study_parts(cell: Parts) -> Parts:
     """Return the parts of a cell's identity that its study depends on.
 
-    The trials never see the cell's seed, nor any metric but the one that ranks.
+    The trials never see the cell's seed, nor any metric or read-out but those that rank.
     """
     primary = cell["primary"]
-    kept = {key: value for key, value in cell.items() if key not in ("seed", "metrics")}
+    kept = {key: value for key, value in cell.items() if key not in ("seed", "metrics", "readouts")}
     sources = {
         item: digest
         for item, digest in cell["sources"].items()
-        if not item.startswith("metric ") or item == f"metric {primary}"
+        if not item.startswith(("metric ", "control ")) or item == f"metric {primary}"
     }
     return {**kept, "metrics": {primary: cell["metrics"][primary]}, "sources": sources}
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file's bytes; `missing` where it cannot be read."""
+    try:
+        facts = path.stat()
+        return _digest_of_file(path, facts.st_mtime_ns, facts.st_size)
+    except OSError:
+        return "missing"
+
+
+@cache
+def _digest_of_file(path: Path, _changed: int, _size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _item(kind: str, text: str, spec: ObjectiveSpec | ReadoutSpec) -> Parts:
+    options = dataclasses.asdict(configured(kind, text, spec.config))
+    return {"name": spec.name, "version": spec.version, "options": options}
 
 
 def _versions(sources: Iterable[Source]) -> dict[str, str]:

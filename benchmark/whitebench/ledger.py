@@ -281,4 +281,4 @@ def _guest(model: str, suite: Suite, catalog: Catalog) -> Contestant:
             f"contestant of suite {suite.name}, or model,", model, [*labels, *catalog.entries["model"]]
         )
     first = suite.contestants[0]
-    return Contestant(model=model, objective=first.objective, recipe=first.recipe)
+    return Contestant(model=model, objective=first.objective, readout=first.readout, recipe=first.recipe)

@@ -89,6 +89,16 @@ def configure(owner: str, config: type, options: Mapping[str, object]) -> Any:
     return configured
 
 
+def configured(kind: str, text: str, config: type, presets: Mapping[str, Mapping[str, object]] | None = None) -> Any:
+    """Return the config that the options in `text`, `mcr2[eps2=0.5]`, ask for.
+
+    Raises:
+        OptionError: as `parse_name` and `configure`; names the kind and the text.
+    """
+    who = f"{kind} {plain(text, 100)}"
+    return configure(who, config, with_preset(who, presets or {}, parse_name(text)[1]))
+
+
 def _fault(fault: Any) -> str:
     option = ".".join(map(str, fault["loc"]))
     if not option:  # raised by the config's __post_init__, for people

@@ -23,15 +23,15 @@ from whitebench import hookspecs
 from whitebench.errors import OptionError, PluginError, near_misses
 from whitebench.names import configure
 from whitebench.quotation import quote, readable, type_name
-from whitebench.specs import MetricSpec, ModelSpec, ObjectiveSpec, Spec, TaskSpec
+from whitebench.specs import MetricSpec, ModelSpec, ObjectiveSpec, ReadoutSpec, Spec, TaskSpec
 
 LOCAL_PREFIX = "whitebench_local_"
 """How the modules of local plugin files are called."""
 
-Kind: TypeAlias = Literal["model", "task", "metric", "objective"]
+Kind: TypeAlias = Literal["model", "task", "metric", "objective", "readout"]
 
 SPEC_TYPE_BY_KIND: Mapping[Kind, type[Spec]] = MappingProxyType(
-    {"model": ModelSpec, "task": TaskSpec, "metric": MetricSpec, "objective": ObjectiveSpec}
+    {"model": ModelSpec, "task": TaskSpec, "metric": MetricSpec, "objective": ObjectiveSpec, "readout": ReadoutSpec}
 )
 
 MOST_SPECS = 10_000
@@ -191,7 +191,7 @@ def _taken(hook: str, kind: Kind, spec: Any) -> Spec:
 
 
 def _check_defaults(kind: Kind, spec: Spec) -> None:
-    if isinstance(spec, ModelSpec | TaskSpec):
+    if not isinstance(spec, MetricSpec):
         try:
             configure(f"{kind} {quote(spec.name)} with its defaults", spec.config, {})
             for name, options in spec.presets.items() if isinstance(spec, ModelSpec) else ():

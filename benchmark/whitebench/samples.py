@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from whitebench.errors import TaskDataError
+from whitebench.seeds import mix
 from whitebench.specs import Samples, Split, TaskSpec
 
 if TYPE_CHECKING:
@@ -60,11 +61,6 @@ def fingerprint_of(samples: Samples) -> str:
     digest = hashlib.sha256(samples.inputs.contiguous().numpy().astype("<f4", copy=False).tobytes())
     digest.update(samples.labels.contiguous().numpy().astype("<i8", copy=False).tobytes())
     return digest.hexdigest()
-
-
-def mix(*numbers: int) -> int:
-    """Return a seed below 2^63 that depends on every one of `numbers` and their order."""
-    return int.from_bytes(hashlib.sha256(repr(tuple(map(int, numbers))).encode()).digest()[:8], "little") >> 1
 
 
 class EpochSampler:

@@ -15,8 +15,9 @@ from typing import Any
 
 from whitebench.plugin import LOCAL_PREFIX, Entry
 
-_SAYS_NOTHING = ("summary", "reference", "unit", "presets")
-"""Fields of a Spec that are for people and change no number; what a preset stands for counts as options."""
+_SAYS_NOTHING = ("summary", "reference", "unit", "presets", "released")
+"""Fields of a Spec that are for people and change no number; what a preset stands for counts as options, and the
+weights in a file by their bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)

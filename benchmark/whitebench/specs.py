@@ -33,6 +33,9 @@ Split: TypeAlias = Literal["train", "validation", "test"]
 PRESET = "preset"
 """The option that stands for several others."""
 
+HEAD = "head"
+"""The read-out that a model brings along: its own head."""
+
 OBJECTIVE_NEEDS = ("features", "logits", "targets")
 """What an objective may ask for."""
 
@@ -101,12 +104,18 @@ class ModelSpec:
     """`(config, sample shape) -> Layout`, needed where `trace` offers per-head tensors."""
     presets: Mapping[str, Mapping[str, float | int | str | bool]] = field(default_factory=dict)
     """Named sets of options, `{"neurips-tiny": {"dim": 384}}`: what `crate[preset=neurips-tiny]` stands for."""
+    released: Mapping[str, str] = field(default_factory=dict)
+    """How released checkpoints call the model's weights, pattern to pattern with a `*` for one part of a name:
+    `{"transformer.layers.*.1.fn.weight": "blocks.*.ista.dictionary"}`."""
     reference: Reference | None = None
 
     def __post_init__(self) -> None:
         _check_named("model", self)
         _check_config("model", self.name, self.config)
         _check_presets(self.name, self.config, self.presets)
+        for theirs, ours in self.released.items():
+            stars = theirs.count("*"), ours.count("*")
+            _need("model", self.name, stars[0] == stars[1], f"released {quote(theirs)}: as many * as in {quote(ours)}")
         _need("model", self.name, bool(self.head), "head must name the submodule that yields the logits")
         fields = [one.name for one in dataclasses.fields(self.config)]
         for option in self.search:
@@ -220,9 +229,14 @@ class MetricSpec:
         _check_line("metric", self.name, "unit", self.unit)
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """The config of what takes no options."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSpec:
-    """What training minimises."""
+    """What training minimises, and how the features it makes are read out as classes."""
 
     name: str
     version: int
@@ -230,9 +244,15 @@ class ObjectiveSpec:
     needs: tuple[str, ...]
     """What the module's forward takes, in order: `features` (B, D), `logits` (B, C), `targets` (B, C),
     rows of class probabilities that sum to one (one-hot, or smoothed by the recipe)."""
-    build: Callable[[int, int], torch.nn.Module]
-    """`(classes, feature width) -> module` that returns the loss of each sample (B,) where `is_additive`,
+    build: Callable[[Any, int, int], torch.nn.Module]
+    """`(config, classes, feature width) -> module` that returns the loss of each sample (B,) where `is_additive`,
     else one scalar for the whole batch."""
+    config: type = NoOptions
+    """A frozen dataclass of the objective's options, every one with a default."""
+    readout: str = HEAD
+    """How classes are read off the features where a contestant does not say: `head`, the model's own, or the
+    name of a read-out, with options. An objective that does not need `logits` leaves the head untrained, and
+    names one."""
     is_additive: bool = True
     """Whether the loss of a batch is the mean of its samples' losses (cross-entropy) or belongs to the
     batch as a whole (MCR2)."""
@@ -240,13 +260,39 @@ class ObjectiveSpec:
 
     def __post_init__(self) -> None:
         _check_named("objective", self)
+        _check_config("objective", self.name, self.config)
         _check_needs("objective", self.name, self.needs)
         for one in self.needs:
             near = near_misses(one, OBJECTIVE_NEEDS) or f" (known: {', '.join(OBJECTIVE_NEEDS)})"
             _need("objective", self.name, one in OBJECTIVE_NEEDS, f"needs names {quote(one)}{near}")
+        is_read = "logits" in self.needs or self.readout != HEAD
+        message = "it never sees the logits, so the head stays untrained: name the readout that classes come from"
+        _need("objective", self.name, is_read, message)
 
 
-Spec: TypeAlias = ModelSpec | TaskSpec | MetricSpec | ObjectiveSpec
+@dataclass(frozen=True, kw_only=True)
+class ReadoutSpec:
+    """How classes are read off features: fitted in one pass over the training split, without a gradient."""
+
+    name: str
+    version: int
+    """Raised whenever the definition changes."""
+    summary: str
+    build: Callable[[Any, int, int], torchmetrics.Metric]
+    """`(config, classes, feature width) -> metric` whose `update` takes features (B, D) and labels (B,) of the
+    training split and whose `compute` returns a function from features (B, D) to logits (B, C). As with any
+    metric here, its states are sums, so that neither batch size nor number of processes matters."""
+    config: type = NoOptions
+    """A frozen dataclass of the read-out's options, every one with a default."""
+    reference: Reference | None = None
+
+    def __post_init__(self) -> None:
+        _check_named("readout", self)
+        _check_config("readout", self.name, self.config)
+        _need("readout", self.name, self.name != HEAD, "this name stands for the model's own head: choose another")
+
+
+Spec: TypeAlias = ModelSpec | TaskSpec | MetricSpec | ObjectiveSpec | ReadoutSpec
 
 
 def is_frozen_dataclass(candidate: object) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from whitebench.budget import MOST, Budget, Limits, Tuning
 from whitebench.document import parse_document, parse_value, read_document
@@ -28,7 +28,7 @@ MOST_SUMMARY = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """One row of a board: a model with its options, objective and recipe, under one label."""
+    """One row of a board: a model with its options, objective, read-out and recipe, under one label."""
 
     __pydantic_config__ = STRICT
 
@@ -37,12 +37,22 @@ class Contestant:
     label: str = ""
     """How the board calls it; the model's text where not given."""
     objective: str = "cross-entropy"
+    """A name with options, `mcr2[eps2=0.5]`."""
+    readout: str = ""
+    """How classes are read off the features: `head`, or a read-out with options; the objective's own where not
+    given."""
     recipe: str = "plain"
+    weights: str = ""
+    """A file with the weights it starts from, its path as seen from the suite's file; drawn by the seed where not
+    given."""
+    epochs: Literal[0] | None = None
+    """0 to be scored as it stands, without training or tuning. No other number: the budget is everyone's."""
 
     def __post_init__(self) -> None:
         if not self.label:
             object.__setattr__(self, "label", self.model)
-        _check_name("model", self.model)
+        for name in ("model", "objective", *(["readout"] if self.readout else [])):
+            _check_name(name, getattr(self, name))
         hint = "" if self.label != self.model else ": give the contestant a label"
         need(
             re.fullmatch(r"[A-Za-z0-9][\w.+=,\[\]-]{0,119}", self.label, re.ASCII) is not None,
@@ -67,6 +77,9 @@ class Suite:
     seeds: tuple[int, ...]
     """Which; the file may say how many instead, counted from 0 up."""
     metrics: tuple[str, ...]
+    readouts: tuple[str, ...] = ()
+    """Read-outs that the primary metric is scored with besides, on every contestant's features and, as a control, on
+    the samples as they are."""
     budget: Budget
     limits: Limits = field(default_factory=Limits)
     tuning: Tuning = field(default_factory=Tuning)
@@ -81,10 +94,10 @@ class Suite:
         need(1 <= self.version <= MOST, "version", "must be at least 1 and below 2^31")
         need(len(self.summary) <= MOST_SUMMARY and is_plain(self.summary), "summary",
              f"must be one line of up to {MOST_SUMMARY} characters")  # fmt: skip
-        for name in ("tasks", "seeds", "metrics"):
+        for name in ("tasks", "seeds", "metrics", "readouts"):
             values = getattr(self, name)
             twice = _twice(values)
-            need(len(values) > 0, name, "must not be empty")
+            need(len(values) > 0 or name == "readouts", name, "must not be empty")
             need(not twice, name, f"{listed(map(str, twice))} is given twice: leave one out")
         need(len(self.seeds) <= MOST_SEEDS, "seeds", f"must be {MOST_SEEDS} at most")
         strange = [seed for seed in self.seeds if not 0 <= seed <= MOST]
@@ -92,6 +105,8 @@ class Suite:
         for task in self.tasks:
             _check_name("tasks", task)
             need("/" not in task, "tasks", f"{shown(task)} holds a /, which stands between the parts of a cell's name")
+        for readout in self.readouts:
+            _check_name("readouts", readout)
         near = near_misses(self.primary, self.metrics) or f" (metrics: {listed(self.metrics)}): add it to them"
         need(self.primary in self.metrics, "primary", f"{shown(self.primary)} is not among metrics{near}")
         need(len(self.everyone) > 0, "contestants", "must not be empty")
@@ -108,6 +123,14 @@ class Suite:
     def everyone(self) -> tuple[Contestant, ...]:
         """The file's contestants, then the guests."""
         return (*self.contestants, *self.guests)
+
+    def epochs_of(self, contestant: Contestant) -> int:
+        """Return how many epochs a fit of `contestant` has."""
+        return self.budget.epochs if contestant.epochs is None else contestant.epochs
+
+    def trials_of(self, contestant: Contestant) -> int:
+        """Return how many tuning trials `contestant` has per task: none where there is nothing to train."""
+        return self.budget.trials if self.epochs_of(contestant) else 0
 
     def contestant(self, label: str) -> Contestant | None:
         """Return the contestant called `label`, if there is one."""
@@ -148,7 +171,18 @@ def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
         raise SuiteError(f"{source}: guests: unknown (guests come by --model; a file has contestants)")
     if "seeds" in content:
         content["seeds"] = _counted(content["seeds"], source)
-    return read_settings(Suite, content, source)
+    return _with_whole_paths(read_settings(Suite, content, source), Path(name_or_path).parent)
+
+
+def _with_whole_paths(suite: Suite, folder: Path) -> Suite:
+    """Return the suite with the paths of its weights as seen from anywhere."""
+    if not any(one.weights for one in suite.contestants):
+        return suite
+    whole = [
+        dataclasses.replace(one, weights=str((folder / one.weights).absolute())) if one.weights else one
+        for one in suite.contestants
+    ]
+    return dataclasses.replace(suite, contestants=tuple(whole))
 
 
 def with_guests(suite: Suite, guests: Sequence[Contestant]) -> Suite:

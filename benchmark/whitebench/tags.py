@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from whitebench.identity import CellName, Parts
+from whitebench.specs import HEAD
 from whitebench.suite import Contestant
 from whitebench.tracking import TrackedRun, queryable
 
@@ -25,7 +28,7 @@ class Tag:
     CONTESTANT = "whitebench.contestant"
     CONTESTANT_SPEC = "whitebench.contestant_spec"
     KEY = "whitebench.contestant_key"
-    """Model with its options, objective and recipe, whatever the label."""
+    """Model with its options, objective, read-out and recipe, whatever the label."""
     TASK = "whitebench.task"
     SEED = "whitebench.seed"
     IS_GUEST = "whitebench.is_guest"
@@ -86,5 +89,17 @@ def read_cell(run: TrackedRun) -> StoredCell:
 def contestant_key(parts: Parts, contestant: Contestant) -> str:
     """Return the contestant whatever its label: what openings of the test split are counted by."""
     built = parts["contestant"]
-    options = ",".join(f"{key}={value}" for key, value in sorted(built["options"].items()))
-    return queryable(f"{built['model']}[{options}]+{built['objective']}+{contestant.recipe}")
+    read = [] if built["readout"] == HEAD else [_text(built["readout"])]
+    items = [_with_options(built["model"], built["options"]), _text(built["objective"]), *read]
+    weights = [f"weights-{built['weights'][:12]}"] if built.get("weights") else []
+    untrained = ["untrained"] if contestant.epochs == 0 else []
+    return queryable("+".join([*items, contestant.recipe, *weights, *untrained]))
+
+
+def _text(item: Any) -> str:
+    return item if isinstance(item, str) else _with_options(item["name"], item["options"])
+
+
+def _with_options(name: str, options: Mapping[str, object]) -> str:
+    listed = ",".join(f"{key}={value}" for key, value in sorted(options.items()))
+    return f"{name}[{listed}]" if listed else name

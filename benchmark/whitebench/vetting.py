@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from whitebench.catalog import Catalog
 from whitebench.errors import SuiteError, WhitebenchError
 from whitebench.evaluation import PREDICTION_NEEDS
-from whitebench.names import configure, parse_name, with_preset
+from whitebench.names import configured, parse_name
+from whitebench.specs import HEAD
 from whitebench.suite import Suite
 from whitebench.wording import plain
 
@@ -36,17 +37,31 @@ def vet(suite: Suite, catalog: Catalog) -> None:
         _vet_tasks(suite, catalog)
     for one in suite.everyone:
         with _at(suite, f"contestant {plain(one.label, 60)}"):
-            name, options = parse_name(one.model)
-            who, model = f"model {plain(one.model, 100)}", catalog.model(name).spec
-            configure(who, model.config, with_preset(who, model.presets, options))
-            catalog.objective(one.objective)
+            model = catalog.model(parse_name(one.model)[0]).spec
+            configured("model", one.model, model.config, model.presets)
+            objective = catalog.objective(parse_name(one.objective)[0]).spec
+            configured("objective", one.objective, objective.config)
+            if (readout := one.readout or objective.readout) != HEAD:
+                _vet_readout(readout, catalog)
+            if one.readout == HEAD and "logits" not in objective.needs:
+                raise SuiteError(
+                    f"readout head: objective {one.objective} leaves the head untrained; "
+                    f"leave it out ({objective.readout} is taken), or name another"
+                )
+    with _at(suite, "readouts"):
+        for readout in suite.readouts:
+            _vet_readout(readout, catalog)
+
+
+def _vet_readout(text: str, catalog: Catalog) -> None:
+    configured("readout", text, catalog.readout(parse_name(text)[0]).spec.config)
 
 
 def _vet_tasks(suite: Suite, catalog: Catalog) -> None:
     seen: dict[tuple[str, str], str] = {}
     for task in suite.tasks:
-        name, options = parse_name(task)
-        config = configure(f"task {plain(task, 100)}", catalog.task(name).spec.config, options)
+        name, _ = parse_name(task)
+        config = configured("task", task, catalog.task(name).spec.config)
         first = seen.setdefault((name, repr(dataclasses.asdict(config))), task)
         if first != task:
             raise SuiteError(f"{first} and {task} are one task in other words: leave one out")

@@ -2,10 +2,11 @@
 
 from whitebench import ModelSpec, hookimpl
 from whitebench_models.crate import CRATE_SPEC
+from whitebench_models.pixels import PIXELS
 from whitebench_models.vit import VIT
 
 
 @hookimpl
 def register_models() -> list[ModelSpec]:
-    """Return the ViT and the white-box models."""
-    return [VIT, CRATE_SPEC]
+    """Return the white-box models, the ViT, and the raw samples as a control."""
+    return [VIT, CRATE_SPEC, PIXELS]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from whitebench import ObjectiveSpec, Reference
+from whitebench import NoOptions, ObjectiveSpec, Reference
 
 
 class CrossEntropy(nn.Module):
@@ -27,7 +27,7 @@ class CrossEntropy(nn.Module):
         return -(targets_BC * log_shares_BC).sum(dim=-1)
 
 
-def _build(_classes: int, _width: int) -> nn.Module:
+def _build(_: NoOptions, _classes: int, _width: int) -> nn.Module:
     return CrossEntropy()
 
 

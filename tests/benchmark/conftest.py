@@ -23,7 +23,7 @@ import ctypes, multiprocessing, os, re, signal, subprocess, sys, time
 from dataclasses import dataclass
 import numpy, torch, torchmetrics
 from torch import nn
-from whitebench import (FloatRange, MetricSpec, ModelSpec, ObjectiveSpec, Reading, Samples, TaskSpec,
+from whitebench import (FloatRange, MetricSpec, ModelSpec, ObjectiveSpec, Reading, ReadoutSpec, Samples, TaskSpec,
                         WhitebenchError, hookimpl)
 
 
@@ -171,6 +171,49 @@ class Depths(torchmetrics.Metric):
 def depths(name, how, needs=("hidden",)):
     return MetricSpec(name=name, version=1, summary="inside", direction="none", needs=needs,
                       build=lambda context: Depths(how))
+
+
+class Means(torchmetrics.Metric):
+    """The classes' mean features; `how` says how it misbehaves."""
+
+    def __init__(self, config, classes, width):
+        super().__init__()
+        self.how = config.how
+        self.add_state("sums", torch.zeros(classes, width), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(classes), dist_reduce_fx="sum")
+
+    def update(self, features, labels):
+        if self.how == "raise":
+            raise ValueError("cannot take this")
+        self.sums.index_add_(0, labels, features)
+        self.counts += torch.bincount(labels, minlength=len(self.counts))
+
+    def compute(self):
+        means = self.sums / self.counts[:, None]
+        return lambda features: -torch.cdist(features, means)
+
+
+class Spread(nn.Module):
+    """How far features lie from the mean of their class."""
+
+    def __init__(self, config, classes, width):
+        super().__init__()
+        self.strength = config.rate
+
+    def forward(self, features, targets):
+        means = targets.T @ features / targets.sum(0).clamp(min=1)[:, None]
+        return self.strength * (features - targets @ means).square().sum(1).mean()
+
+
+@hookimpl
+def register_readouts():
+    return [ReadoutSpec(name="means", version=1, summary="nearest mean", config=Fault, build=Means)]
+
+
+@hookimpl
+def register_objectives():
+    return [ObjectiveSpec(name="spread", version=1, summary="of features", config=Width, build=Spread, readout="means",
+                          needs=("features", "targets"), is_additive=False)]
 
 
 HIDDEN = {"hidden": "hidden"}

@@ -12,11 +12,11 @@ from whitebench.budget import Budget, Limits, Tuning
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "epochs: must be at least 1"),
+        ({"epochs": -1}, "epochs: must be at least 0"),
         ({"batch_size": 0}, "batch_size: must be at least 1"),
         ({"trials": -1}, "trials: must be at least 0"),
         ({"threads": 0}, "threads: must be at least 1"),
-        ({"epochs": 2**31}, r"epochs: must be at least 1 and below 2\^31"),
+        ({"epochs": 2**31}, r"epochs: must be at least 0 and below 2\^31"),
     ],
 )
 def test_a_budget_that_buys_nothing_is_refused_by_name(change: dict[str, Any], message: str) -> None:

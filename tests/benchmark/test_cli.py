@@ -39,7 +39,7 @@ def test_help_loads_neither_torch_nor_plugins_nor_anything_else_that_is_slow() -
 def test_every_command_has_an_example_in_its_help() -> None:
     context = click.Context(cli.cli)
     names = cli.cli.list_commands(context)
-    assert names == ["doctor", "list", "plan", "retry", "run", "show", "status", "why-stale", "board"]
+    assert names == ["doctor", "list", "plan", "retry", "run", "show", "status", "weights", "why-stale", "board"]
     for name in names:
         text = printed(name, "--help")
         assert "Example" in text, name
@@ -60,7 +60,7 @@ def test_list_names_each_items_owner() -> None:
     items = json.loads(printed("list", "--json"))["items"]
     assert {"kind": "model", "name": "crate"}.items() <= next(one for one in items if one["name"] == "crate").items()
     assert {one["distribution"] for one in items} >= {"whitebench"}
-    assert {one["kind"] for one in items} == {"model", "task", "metric", "objective", "suite"}
+    assert {one["kind"] for one in items} == {"model", "task", "metric", "objective", "readout", "suite"}
 
 
 def test_list_narrows_to_one_kind() -> None:
@@ -137,7 +137,7 @@ def test_a_cell_of_a_suite_in_a_file_or_of_an_overridden_one_is_named_by_what_wa
         (("run", "smoke", "--seeds", "x"), ["--seeds x", "5-9"]),
         (("run", "smoke", "--parallel", "0"), ["--parallel"]),
         (("run", "smoke", "--set", "budget.epoch=3"), ["budget.epoch: unknown", "budget.epochs"]),
-        (("run", "smoke", "--set", "budget.epochs=-3"), ["budget.epochs: must be at least 1"]),
+        (("run", "smoke", "--set", "budget.epochs=-3"), ["budget.epochs: must be at least 0"]),
         (("run", "smoke", "--plugin", "none.py"), ["none.py", "no such file"]),
         (("board", "smoke", "--store", "ftp://x"), ["ftp://x", "sqlite:///"]),
         (("show", "smoke/vit/digits"), ["SUITE/CONTESTANT/TASK/SEED"]),

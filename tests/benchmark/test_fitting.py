@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from whitebench.catalog import Catalog, load_catalog
-from whitebench.errors import OptionError, UnknownNameError, WhitebenchError
+from whitebench.errors import MetricError, OptionError, UnknownNameError, WhitebenchError
 from whitebench.events import EpochEnded
 from whitebench.fit import PREDICTIONS, TRACES, WEIGHTS, Answer, AskTest, FitPlan, Fitted, Message, Pruned
 from whitebench.fitting import run_fit
 from whitebench.result import Score, digest
+from whitebench.suite import Contestant
 
 MakePlan = Callable[..., FitPlan]
 
@@ -250,3 +251,84 @@ def test_so_is_one_that_does_it_while_it_is_trained(make_plan: MakePlan, catalog
 
     with pytest.raises(WhitebenchError, match="the training of model tiny changed torch's number of threads from 1 to"):
         run_fit(make_plan(), catalog, hear)
+
+
+def hidden_of(weights: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+    return torch.relu(inputs.flatten(1) @ weights["hidden.weight"].T + weights["hidden.bias"])
+
+
+def nearest_mean(features: torch.Tensor, labels: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    means = torch.stack([features[labels == c].mean(dim=0) for c in range(3)])
+    return -torch.cdist(new, means)
+
+
+def splits(catalog: Catalog) -> dict[str, Any]:
+    return {split: catalog.task("blobs").spec.data(None, split) for split in ("train", "validation", "test")}
+
+
+def test_a_contestant_with_a_read_out_is_ranked_by_it(make_plan: MakePlan, catalog: Catalog) -> None:
+    plan = make_plan(contestant=Contestant(model="tiny", readout="means"))
+    outcome = fitted(plan, catalog)
+    weights, predictions, data = load_file(plan.folder / WEIGHTS), load_file(plan.folder / PREDICTIONS), splits(catalog)
+    train = hidden_of(weights, data["train"].inputs)
+    by_hand = nearest_mean(train, data["train"].labels, hidden_of(weights, data["test"].inputs))
+    torch.testing.assert_close(predictions["logits"], by_hand)
+    seen = nearest_mean(train, data["train"].labels, hidden_of(weights, data["validation"].inputs))
+    assert outcome.validation == pytest.approx((seen.argmax(1) != data["validation"].labels).double().mean().item())
+
+
+def test_an_objective_that_never_sees_logits_leaves_the_head_as_it_was_drawn(
+    make_plan: MakePlan, catalog: Catalog
+) -> None:
+    decayed = {"learning_rate": 0.05, "weight_decay": 0.5}
+    plan = make_plan(contestant=Contestant(model="tiny", objective="spread[rate=2]"), hyperparameters=decayed)
+    fitted(plan, catalog)
+    untrained = make_plan(folder="other", contestant=Contestant(model="tiny", epochs=0))
+    fitted(untrained, catalog)
+    trained, drawn = load_file(plan.folder / WEIGHTS), load_file(untrained.folder / WEIGHTS)
+    assert torch.equal(trained["head.weight"], drawn["head.weight"])
+    assert not torch.equal(trained["hidden.weight"], drawn["hidden.weight"])
+
+
+def test_the_suite_s_read_outs_score_features_and_raw_inputs(make_plan: MakePlan, catalog: Catalog) -> None:
+    plan = make_plan(readouts=("means", "means[how=raise]"))
+    outcome = fitted(plan, catalog)
+    weights, data = load_file(plan.folder / WEIGHTS), splits(catalog)
+    test = data["test"]
+
+    def wrong(features: torch.Tensor, new: torch.Tensor) -> float:
+        found = nearest_mean(features, data["train"].labels, new).argmax(1)
+        return float((found != test.labels).double().mean())
+
+    inside = wrong(hidden_of(weights, data["train"].inputs), hidden_of(weights, test.inputs))
+    raw = wrong(data["train"].inputs.flatten(1), test.inputs.flatten(1))
+    scores = {one.name: one for one in outcome.scores}
+    assert scores["error/means"].value == pytest.approx(inside)
+    assert scores["error/means"].nulls == {"raw inputs": pytest.approx(raw)}
+    broken = scores["error/means[how=raise]"]
+    assert (broken.value, dict(broken.nulls)) == (None, {})
+    assert "readout 'means[how=raise]' raised ValueError: cannot take this" in (broken.unscored or "")
+
+
+def test_a_read_out_that_ranks_and_raises_fails_the_fit(make_plan: MakePlan, catalog: Catalog) -> None:
+    with pytest.raises(MetricError, match=r"readout 'means.how=raise.' raised ValueError: cannot take this"):
+        fitted(make_plan(contestant=Contestant(model="tiny", readout="means[how=raise]")), catalog)
+
+
+def test_without_epochs_a_model_is_scored_as_it_stands(make_plan: MakePlan, catalog: Catalog) -> None:
+    plan = make_plan(contestant=Contestant(model="tiny", epochs=0))
+    said: list[Message] = []
+
+    def hear(message: Message) -> Answer:
+        said.append(message)
+        return "go"
+
+    outcome = fitted(plan, catalog, hear)
+    assert [type(one) for one in said] == [AskTest]
+    assert (outcome.reported_epoch, outcome.validation_loss, outcome.training_seconds) == (0, None, 0)
+    weights, data = load_file(plan.folder / WEIGHTS), splits(catalog)
+    by_hand = hidden_of(weights, data["validation"].inputs) @ weights["head.weight"].T + weights["head.bias"]
+    assert outcome.validation == pytest.approx((by_hand.argmax(1) != data["validation"].labels).double().mean().item())
+    costs = {one.name: (one.value, one.unscored) for one in outcome.costs}
+    assert costs["training-rate"] == costs["training-time"] == (None, "it was not trained here")
+    assert costs["parameters"][0] == 67

@@ -128,7 +128,8 @@ def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
     with pytest.raises(OptionError) as refused:
         with_preset("model m", PRESETS, {"preset": "paper-tini"})
     assert str(refused.value) == (
-        "model m: unknown preset 'paper-tini', did you mean 'paper-tiny' or 'paper-base'? (presets: paper-tiny, paper-base)"
+        "model m: unknown preset 'paper-tini', did you mean 'paper-tiny' or 'paper-base'? "
+        "(presets: paper-tiny, paper-base)"
     )
 
 

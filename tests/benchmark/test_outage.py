@@ -28,7 +28,7 @@ from whitebench.tuning import Storage
 
 WriteSuite = Callable[..., Path]
 NewStore = Callable[[Path], Store]
-PARTS = {"contestant": {"model": "tiny", "options": {}, "objective": "cross-entropy"}}
+PARTS = {"contestant": {"model": "tiny", "options": {}, "objective": "cross-entropy", "readout": "head"}}
 
 
 def open_cell(store: Store) -> str:

@@ -19,7 +19,8 @@ from whitebench.course import Course, build, resolve
 from whitebench.evaluation import Subject
 from whitebench.events import EpochEnded
 from whitebench.fit import Answer, FitPlan, Message
-from whitebench.samples import EpochSampler, mix
+from whitebench.samples import EpochSampler
+from whitebench.seeds import mix
 from whitebench.specs import ModelSpec, Samples, TaskSpec
 from whitebench.training import train
 

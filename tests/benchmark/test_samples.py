@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from whitebench import Samples, TaskSpec
 from whitebench.errors import TaskDataError
-from whitebench.samples import EpochSampler, InOrder, TensorBatches, fingerprint_of, load_samples, mix
+from whitebench.samples import EpochSampler, InOrder, TensorBatches, fingerprint_of, load_samples
+from whitebench.seeds import mix
 
 INPUTS = torch.tensor([[1.0, -2.5], [0.0, 3.0], [4.0, 4.0]])
 LABELS = torch.tensor([0, 1, 1])

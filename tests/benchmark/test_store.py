@@ -24,7 +24,7 @@ from whitebench.suite import Contestant
 from whitebench.tags import Tag
 
 PARTS: dict[str, Any] = {
-    "contestant": {"model": "tiny", "options": {"width": 8}, "objective": "cross-entropy"},
+    "contestant": {"model": "tiny", "options": {"width": 8}, "objective": "cross-entropy", "readout": "head"},
     "seed": 0,
 }
 CHOSEN = Chosen(hyperparameters={"learning_rate": 0.01}, trial=1, validation=0.9, digest="c" * 64)

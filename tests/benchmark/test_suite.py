@@ -131,8 +131,7 @@ REFUSED = [
     ("[budget]", "[budget]\nfit_minutes = 10.0", "budget.fit_minutes: unknown, did you mean limits.fit_minutes?"),
     ("seeds = 3", "seeds = 3\nepochs = 3", "epochs: unknown, did you mean budget.epochs?"),
     # values that make no sense
-    (EPOCHS, "epochs = 0", "budget.epochs: must be at least 1"),
-    (EPOCHS, "epochs = -3", "budget.epochs: must be at least 1"),
+    (EPOCHS, "epochs = -3", "budget.epochs: must be at least 0"),
     (EPOCHS, f"epochs = {10**30}", "budget.epochs: "),
     ("batch_size = 32", "batch_size = 0", "budget.batch_size: must be at least 1"),
     ("trials = 1", "trials = -1", "budget.trials: must be at least 0"),

@@ -394,7 +394,7 @@ class Constant(Squared):
 
 def objective(module: type[nn.Module], **change: Any) -> ObjectiveSpec:
     facts: dict[str, Any] = {"name": "obj", "version": 1, "summary": "", "needs": ("logits", "targets")}
-    return ObjectiveSpec(**{**facts, "build": lambda _classes, _width: module(), **change})
+    return ObjectiveSpec(**{**facts, "build": lambda _options, _classes, _width: module(), "readout": "mean", **change})
 
 
 @pytest.mark.parametrize(

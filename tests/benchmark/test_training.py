@@ -20,8 +20,9 @@ from whitebench.evaluation import Subject
 from whitebench.events import EpochEnded
 from whitebench.fit import Answer, FitPlan, Message
 from whitebench.samples import load_samples
+from whitebench.seeds import seed_everything
 from whitebench.specs import Samples, Split
-from whitebench.training import Trained, seed_everything, train
+from whitebench.training import Trained, train
 
 MakePlan = Callable[..., FitPlan]
 FOUR = {"epochs": 4}

@@ -39,7 +39,7 @@ def test_a_suite_whose_names_are_all_known_passes(vetted: Callable[..., None]) -
         ('"accuracy"]', '"acuracy"]', UnknownNameError, "suite blobs: metrics: unknown metric 'acuracy', did you mean"),
         ('"tiny"', '"tinny"', UnknownNameError, "suite blobs: contestant tinny: unknown model 'tinny', did you mean"),
         ('"tiny"', '"tiny[width=x]"', OptionError, "contestant tiny[width=x]: model tiny[width=x]: option width=x"),
-        ('"tiny"', '"tiny"\nobjective = "mcr3"', UnknownNameError, "contestant tiny: unknown objective 'mcr3' (known:"),
+        ('"tiny"', '"tiny"\nobjective = "mcr3"', UnknownNameError, "unknown objective 'mcr3', did you mean"),
         ('"error"', '"depths"', SuiteError, "suite blobs: primary 'depths' cannot rank, it has no better direction"),
         ('["blobs"]', '["blobs", "digits", "digits[shift=0]"]', SuiteError,
          "suite blobs: tasks: digits and digits[shift=0] are one task in other words: leave one out"),

@@ -17,7 +17,7 @@ from whitebench.catalog import load_catalog
 from whitebench.course import resolve
 from whitebench.events import EpochEnded
 from whitebench.fit import Answer, FitPlan, Message
-from whitebench.samples import mix
+from whitebench.seeds import mix
 
 if TYPE_CHECKING:
     from whitebench import Samples

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from whitebench import MetricSpec, ModelSpec, ObjectiveSpec, TaskSpec, WhitebenchError
+from whitebench import MetricSpec, ModelSpec, ObjectiveSpec, ReadoutSpec, TaskSpec, WhitebenchError
 from whitebench.catalog import load_catalog
 from whitebench.names import configure
-from whitebench.testing import check_metric, check_model, check_objective, check_task, items
+from whitebench.testing import check_metric, check_model, check_objective, check_readout, check_task, items
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
@@ -56,6 +56,11 @@ def test_metrics_keep_the_rules(spec: MetricSpec) -> None:
 @pytest.mark.parametrize("spec", items("objective", EXAMPLES), ids=by_name)
 def test_objectives_keep_the_rules(spec: ObjectiveSpec) -> None:
     check_objective(spec)
+
+
+@pytest.mark.parametrize("spec", items("readout", EXAMPLES), ids=by_name)
+def test_readouts_keep_the_rules(spec: ReadoutSpec) -> None:
+    check_readout(spec)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from whitebench.wording import plain
 if TYPE_CHECKING:
     from whitebench.plugin import Kind
 
-KINDS = ("models", "tasks", "metrics", "objectives", "suites")
+KINDS = ("models", "tasks", "metrics", "objectives", "readouts", "suites")
 
 
 @click.command(
@@ -26,7 +26,7 @@ KINDS = ("models", "tasks", "metrics", "objectives", "suites")
     short_help="What is registered, by whom, and what failed to load.",
     epilog="\b\nExample:\n  whitebench list models",
 )
-@click.argument("kinds", nargs=-1, type=click.Choice(KINDS), metavar="[models|tasks|metrics|objectives|suites]")
+@click.argument("kinds", nargs=-1, type=click.Choice(KINDS), metavar=f"[{'|'.join(KINDS)}]")
 @plugin_options
 @json_option
 def list_items(kinds: Sequence[str], plugins: Sequence[Path], *, as_json: bool) -> None:
@@ -168,6 +168,7 @@ def _kind(plural: str) -> Kind:
         "tasks": "task",
         "metrics": "metric",
         "objectives": "objective",
+        "readouts": "readout",
     }
     return kinds[plural]
 

@@ -20,9 +20,10 @@ from whitebench.plugin import Kind
 from whitebench.testing.metric import check_metric
 from whitebench.testing.model import check_model
 from whitebench.testing.objective import check_objective
+from whitebench.testing.readout import check_readout
 from whitebench.testing.task import check_task
 
-__all__ = ["check_metric", "check_model", "check_objective", "check_task", "items"]
+__all__ = ["check_metric", "check_model", "check_objective", "check_readout", "check_task", "items"]
 
 
 def items(kind: Kind, files: Sequence[Path] = ()) -> list[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,8 +13,8 @@ from whitebench.testing.rule import attempt, is_close, rule
 BATCH = 12
 
 
-def check_objective(spec: ObjectiveSpec, *, classes: int = 4, width: int = 6) -> None:
-    """Check an objective on random features and logits.
+def check_objective(spec: ObjectiveSpec, *, classes: int = 4, width: int = 6, config: Any = None) -> None:
+    """Check an objective with its default options, or those of `config`, on random features and logits.
 
     Raises:
         AssertionError: the first rule that it breaks.
@@ -25,8 +27,8 @@ def check_objective(spec: ObjectiveSpec, *, classes: int = 4, width: int = 6) ->
         "logits": torch.randn(BATCH, classes, generator=generator),
         "targets": 0.9 * hot + 0.1 / classes,
     }
-    with attempt(who, f"build({classes}, {width})", "take the classes and the features' width"):
-        module = spec.build(classes, width)
+    with attempt(who, f"build(config, {classes}, {width})", "take its options, the classes and the features' width"):
+        module = spec.build(spec.config() if config is None else config, classes, width)
     _check_loss(who, spec, module, given)
     if spec.is_additive:
         _check_additive(who, spec, module, given)
