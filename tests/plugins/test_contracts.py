@@ -65,6 +65,9 @@ def test_objectives_keep_the_rules(spec: ObjectiveSpec) -> None:
         ("vit", {"patch": 8}),
         ("crate", {"pool": "mean"}),
         ("crate", {"heads": 1, "depth": 1}),
+        ("crate", {"output": "tied"}),
+        ("crate", {"output": "tied", "heads": 1, "eps": 1.0, "pool": "mean"}),
+        ("crate", {"softmax": "plain"}),
     ],
 )
 def test_our_models_keep_the_rules_with_other_options_too(model: str, options: dict[str, Any]) -> None:
