@@ -2,10 +2,11 @@
 
 from whitebench import ModelSpec, hookimpl
 from whitebench_models.crate import CRATE_SPEC
+from whitebench_models.factorial import FACTORIAL
 from whitebench_models.vit import VIT
 
 
 @hookimpl
 def register_models() -> list[ModelSpec]:
-    """Return the ViT and the white-box models."""
-    return [VIT, CRATE_SPEC]
+    """Return the ViT, the white-box models and what lies between the two."""
+    return [VIT, CRATE_SPEC, *FACTORIAL]

@@ -358,7 +358,7 @@ VALUES = [
 
 AGAINST = [
     against('model = "crate"', 'model = "crat"', "contestant crate: unknown model 'crat'", "did you mean 'crate'"),
-    against('model = "crate"', 'model = "zebra"', "contestant crate: unknown model 'zebra'", "known: crate, vit"),
+    against('model = "crate"', 'model = "zebra"', "contestant crate: unknown model 'zebra'", "known: crate, "),
     against('model = "crate"', 'model = "CRATE"', "unknown model 'CRATE'", "did you mean 'crate'"),
     against('model = "crate"', 'model = "crate[dimm=8]"', "unknown option 'dimm'", "did you mean 'dim'",
             "options: dim"),
