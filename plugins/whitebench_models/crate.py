@@ -7,46 +7,66 @@ codes them sparsely in a learned dictionary D (section 2.4, ISTA). With tokens a
     ISTA(x) = ReLU(x + eta (x D - x D^T D) - eta lambda)
     Z'      = Z + MSSA(LN(Z))
     Z+      = ISTA(LN(Z')),                                 without a residual
-    logits  = LN(pool(Z_L)) W_head^T + b_head,              pool: the class token, or the mean of all tokens
 
-This is the form of the released code: W_out is learned, where the paper ties it to U (section 2.3),
-and the softmax has a temperature, where the paper has none. One projection U, without a bias, is query,
-key and value at once. ISTA takes two products instead of three, since x D - x D^T D = (x - x D^T) D.
-D starts kaiming uniform, class token and position embedding from N(0, 1), all else as torch starts it.
+between an embedding and a head (frame.py). This is the form of the released code. The paper's own differs twice
+in MSSA (section 2.3), and each difference is an option:
 
-B batch, N tokens (class token first, then patches), D width, H heads (the paper's K), P head width,
-C classes.
+    output=tied      W_out = P / (N eps^2) U^T, that of a gradient step on the coding rate, and no b_out
+    softmax=plain    softmax(W_k W_k^T), without a temperature
+
+In both, one projection U, without a bias, is query, key and value at once. (Pseudocode by the same authors, arXiv
+2308.16271, appendix A, has LN(Z) + MSSA(LN(Z)); their formulas and code do not.) ISTA takes two products instead of
+three, since x D - x D^T D = (x - x D^T) D. D starts kaiming uniform, all else as torch starts it.
+
+B batch, N tokens (class token first, then patches), D width, H heads (the paper's K), P head width.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whitebench import Layout, ModelSpec, Reference, Shape, WhitebenchError
-from whitebench_models.patches import check_sizes, count_patches, cut_patches
+from whitebench_models.frame import Frame, FrameConfig
+
+Output: TypeAlias = Literal["learned", "tied"]
+Softmax: TypeAlias = Literal["scaled", "plain"]
+
+EPS = 0.5
+"""Ours: it makes a tied output's step 1.3 for images of 224 x 224 pixels in patches of 16 and heads as wide as 64."""
 
 
 class MSSA(nn.Module):
     """Multi-head subspace self-attention: each head pulls the tokens together within its subspace."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(
+        self, dim: int, heads: int, *, output: Output = "learned", softmax: Softmax = "scaled", eps: float = EPS
+    ) -> None:
         super().__init__()
         self.heads = heads
+        self.eps = eps
+        self.scale = 1.0 if softmax == "plain" else None  # None is torch's 1 / sqrt(P)
         self.project = nn.Linear(dim, dim, bias=False)
-        # One head as wide as the token needs no mixing, and the released code has none.
-        self.out = nn.Linear(dim, dim) if heads > 1 else nn.Identity()
+        self.out: nn.Module | None = None
+        if output == "learned":
+            # One head as wide as the token needs no mixing, and the released code has none.
+            self.out = nn.Linear(dim, dim) if heads > 1 else nn.Identity()
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         """Return the step towards the subspaces, (B, N, D)."""
         w_BHNP = self.project(tokens_BND).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        mixed_BHNP = F.scaled_dot_product_attention(w_BHNP, w_BHNP, w_BHNP)
-        out_BND: Tensor = self.out(mixed_BHNP.transpose(1, 2).flatten(2))
-        return out_BND
+        mixed_BHNP = F.scaled_dot_product_attention(w_BHNP, w_BHNP, w_BHNP, scale=self.scale)
+        mixed_BND = mixed_BHNP.transpose(1, 2).flatten(2)
+        if self.out is not None:
+            out_BND: Tensor = self.out(mixed_BND)
+            return out_BND
+        N, P = w_BHNP.shape[2:]
+        step_BND: Tensor = P / (N * self.eps**2) * F.linear(mixed_BND, self.project.weight.T)
+        return step_BND
 
 
 class ISTA(nn.Module):
@@ -69,12 +89,12 @@ class ISTA(nn.Module):
 class Block(nn.Module):
     """One layer: compress, then sparsify."""
 
-    def __init__(self, dim: int, heads: int, eta: float, lam: float) -> None:
+    def __init__(self, config: CRATEConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.mssa = MSSA(dim, heads)
-        self.norm2 = nn.LayerNorm(dim)
-        self.ista = ISTA(dim, eta, lam)
+        self.norm1 = nn.LayerNorm(config.dim)
+        self.mssa = MSSA(config.dim, config.heads, output=config.output, softmax=config.softmax, eps=config.eps)
+        self.norm2 = nn.LayerNorm(config.dim)
+        self.ista = ISTA(config.dim, config.eta, config.lam)
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         """Return the layer's tokens, (B, N, D), none of them negative."""
@@ -83,65 +103,59 @@ class Block(nn.Module):
         return codes_BND
 
 
-class CRATE(nn.Module):
+class CRATE(Frame):
     """The whole network, from images (B, channels, height, width) to logits (B, C)."""
 
     def __init__(self, config: CRATEConfig, shape: Shape, classes: int) -> None:
-        super().__init__()
-        patches = count_patches("crate", shape, config.patch)
-        numbers = shape[0] * config.patch**2
-        self.patch = config.patch
-        self.pool = config.pool
-        self.embed = nn.Sequential(nn.LayerNorm(numbers), nn.Linear(numbers, config.dim), nn.LayerNorm(config.dim))
-        self.cls = nn.Parameter(torch.randn(1, 1, config.dim))
-        self.position = nn.Parameter(torch.randn(1, patches + 1, config.dim))
-        self.blocks = nn.Sequential(
-            *(Block(config.dim, config.heads, config.eta, config.lam) for _ in range(config.depth))
-        )
-        self.norm = nn.LayerNorm(config.dim)
-        self.head = nn.Linear(config.dim, classes)
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Return the logits, (B, C)."""
-        patches_BND = self.embed(cut_patches(images_BCHW, self.patch))
-        cls_B1D = self.cls.expand(len(images_BCHW), -1, -1)
-        tokens_BND = self.blocks(torch.cat([cls_B1D, patches_BND], dim=1) + self.position)
-        pooled_BD = tokens_BND[:, 0] if self.pool == "cls" else tokens_BND.mean(dim=1)
-        logits_BC: Tensor = self.head(self.norm(pooled_BD))
-        return logits_BC
+        super().__init__(config, shape, classes, layer=lambda: Block(config))
 
 
 @dataclass(frozen=True, kw_only=True)
-class CRATEConfig:
-    """How large the CRATE is, and its two constants; the default sizes are for images of 8 x 8 pixels."""
+class ISTAConfig(FrameConfig):
+    """How large the model is, and the two constants of ISTA."""
 
-    dim: int = 64
-    """Width of a token."""
-    depth: int = 4
-    """Number of layers."""
-    heads: int = 4
-    """Subspaces, which share the width evenly."""
-    patch: int = 4
-    """Side of a patch, in pixels."""
     eta: float = 0.1
     """Step size of ISTA."""
     lam: float = 0.1
     """Weight of the l1 norm in ISTA, the paper's lambda."""
-    pool: Literal["cls", "mean"] = "cls"
-    """What is classified: the class token, or the mean of all tokens."""
 
     def __post_init__(self) -> None:
-        check_sizes("crate", dim=self.dim, heads=self.heads, depth=self.depth, patch=self.patch)
+        super().__post_init__()
         if self.eta <= 0:
-            raise WhitebenchError(f"crate[eta={self.eta}]: a step size must be above 0, e.g. eta=0.1")
+            raise WhitebenchError(f"{self.name}[eta={self.eta}]: a step size must be above 0, e.g. eta=0.1")
         if self.lam < 0:
-            raise WhitebenchError(f"crate[lam={self.lam}]: the l1 norm's weight must be 0 or more")
-        if self.pool not in ("cls", "mean"):
-            raise WhitebenchError(f"crate[pool={self.pool}]: choose pool=cls or pool=mean")
+            raise WhitebenchError(f"{self.name}[lam={self.lam}]: the l1 norm's weight must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CRATEConfig(ISTAConfig):
+    """How large the CRATE is, its constants, and whose form it has: the released code's or the paper's."""
+
+    name: ClassVar[str] = "crate"
+
+    output: Output = "learned"
+    """How the heads' tokens come back to the token's width: by a learned W_out, or tied to the subspaces, U^T."""
+    softmax: Softmax = "scaled"
+    """The attention's logits: scaled by 1/sqrt(P), or plain."""
+    eps: float = EPS
+    """The coding rate's distortion, which sets the step of a tied output."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output not in get_args(Output):
+            raise WhitebenchError(f"{self.name}[output={self.output}]: choose output=learned or output=tied")
+        if self.softmax not in get_args(Softmax):
+            raise WhitebenchError(f"{self.name}[softmax={self.softmax}]: choose softmax=scaled or softmax=plain")
+        if self.eps <= 0:
+            raise WhitebenchError(f"{self.name}[eps={self.eps}]: a distortion must be above 0, e.g. eps={EPS}")
+        if self.output == "learned" and self.eps != EPS:
+            raise WhitebenchError(
+                f"{self.name}[eps={self.eps}]: only a tied output has a step; add output=tied, or leave eps out"
+            )
 
 
 def _layout(config: CRATEConfig, _: Shape) -> Layout:
-    scale = (config.dim // config.heads) ** -0.5
+    scale = 1.0 if config.softmax == "plain" else (config.dim // config.heads) ** -0.5
     return Layout(heads=config.heads, scale=scale, prefix_tokens=1, is_tied=True)
 
 
@@ -160,6 +174,13 @@ CRATE_SPEC = ModelSpec(
         "codes": "blocks.*.ista",
     },
     layout=_layout,
+    # Named with their paper: the same letters are other sizes in CRATE's successors.
+    presets={
+        "neurips-tiny": {"dim": 384, "depth": 12, "heads": 6, "patch": 16},
+        "neurips-small": {"dim": 576, "depth": 12, "heads": 12, "patch": 16},
+        "neurips-base": {"dim": 768, "depth": 12, "heads": 12, "patch": 16},
+        "neurips-large": {"dim": 1024, "depth": 24, "heads": 16, "patch": 16},
+    },
     reference=Reference(
         title="White-Box Transformers via Sparse Rate Reduction",
         url="https://arxiv.org/abs/2306.01129",

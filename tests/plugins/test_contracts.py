@@ -70,6 +70,13 @@ def test_readouts_keep_the_rules(spec: ReadoutSpec) -> None:
         ("vit", {"patch": 8}),
         ("crate", {"pool": "mean"}),
         ("crate", {"heads": 1, "depth": 1}),
+        ("crate", {"output": "tied"}),
+        ("crate", {"output": "tied", "heads": 1, "eps": 1.0, "pool": "mean"}),
+        ("crate", {"softmax": "plain"}),
+        ("mssa-ista", {"heads": 1, "depth": 1}),
+        ("mssa-mlp", {"heads": 1, "mlp_ratio": 1}),
+        ("mhsa-ista", {"pool": "mean", "eta": 0.5, "lam": 0.0}),
+        ("mhsa-mlp", {"pool": "mean", "mlp_ratio": 2}),
     ],
 )
 def test_our_models_keep_the_rules_with_other_options_too(model: str, options: dict[str, Any]) -> None:

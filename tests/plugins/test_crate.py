@@ -2,90 +2,109 @@
 
 import math
 from dataclasses import replace
-from typing import Any, Literal
+from itertools import product
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
+from tests.plugins import textbook
+from tests.plugins.textbook import Parameters
 from whitebench import WhitebenchError
-from whitebench_models.crate import CRATE, CRATE_SPEC, CRATEConfig
+from whitebench.names import configure
+from whitebench_models.crate import CRATE, CRATE_SPEC, MSSA, CRATEConfig
 
 SHAPE, CLASSES = (2, 4, 6), 5
 SMALL = CRATEConfig(dim=12, depth=2, heads=3, patch=2, eta=0.2, lam=0.3)
+TIED = replace(SMALL, output="tied", softmax="plain", eps=0.8)
+FORMS: list[dict[str, Any]] = [
+    {"pool": pool, "heads": heads, "output": output, "softmax": softmax}
+    for pool, heads, output, softmax in product(("cls", "mean"), (1, 3), ("learned", "tied"), ("scaled", "plain"))
+]
 
 
-def textbook_norm(x: Tensor, p: dict[str, Tensor], name: str) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / ((centred**2).mean(-1, keepdim=True) + 1e-5).sqrt() * p[f"{name}.weight"] + p[f"{name}.bias"]
+def tied_mssa(z: Tensor, U: Tensor, config: CRATEConfig) -> Tensor:
+    """Return p / (N eps^2) sum_k U_k (U_k^* Z) softmax((U_k^* Z)^* (U_k^* Z)), with tokens as columns, as published."""
+    Z, width = z.T, config.dim // config.heads
+    total = torch.zeros_like(Z)
+    for k in range(config.heads):
+        U_k = U[k * width : (k + 1) * width].T
+        likeness = (U_k.T @ Z).T @ (U_k.T @ Z)
+        weights = (likeness if config.softmax == "plain" else likeness / math.sqrt(width)).exp()
+        total = total + U_k @ (U_k.T @ Z) @ (weights / weights.sum(0))
+    return width / (Z.shape[1] * config.eps**2) * total.T
 
 
-def textbook_mssa(z: Tensor, p: dict[str, Tensor], block: str, heads: int) -> Tensor:
-    mixed = []
-    for U in p[f"{block}.mssa.project.weight"].chunk(heads):
-        W = z @ U.T
-        likeness = (W @ W.T / math.sqrt(len(U))).exp()
-        mixed.append(likeness / likeness.sum(1, keepdim=True) @ W)
-    return torch.cat(mixed, 1) @ p[f"{block}.mssa.out.weight"].T + p[f"{block}.mssa.out.bias"]
-
-
-def textbook_crate(image: Tensor, p: dict[str, Tensor], config: CRATEConfig) -> Tensor:
-    side = config.patch
-    _, height, breadth = image.shape
-    patches = torch.stack(
-        [
-            image[:, i : i + side, j : j + side].permute(1, 2, 0).reshape(-1)
-            for i in range(0, height, side)
-            for j in range(0, breadth, side)
-        ]
-    )
-    embedded = textbook_norm(patches, p, "embed.0") @ p["embed.1.weight"].T + p["embed.1.bias"]
-    z = torch.cat([p["cls"][0], textbook_norm(embedded, p, "embed.2")]) + p["position"][0]
-    for layer in range(config.depth):
-        block = f"blocks.{layer}"
-        z = z + textbook_mssa(textbook_norm(z, p, f"{block}.norm1"), p, block, config.heads)
-        x, D = textbook_norm(z, p, f"{block}.norm2"), p[f"{block}.ista.dictionary"]
-        z = (x + config.eta * (x @ D - x @ D.T @ D) - config.eta * config.lam).clamp(min=0)
-    pooled = z[0] if config.pool == "cls" else z.sum(0) / len(z)
-    return textbook_norm(pooled, p, "norm") @ p["head.weight"].T + p["head.bias"]
+def textbook_crate(image: Tensor, p: Parameters, config: CRATEConfig) -> Tensor:
+    z = textbook.embed(image, p, config.patch)
+    for block in (f"blocks.{layer}" for layer in range(config.depth)):
+        x = textbook.norm(z, p, f"{block}.norm1")
+        if config.output == "tied":
+            z = z + tied_mssa(x, p[f"{block}.mssa.project.weight"], config)
+        else:
+            scale = 1.0 if config.softmax == "plain" else (config.dim // config.heads) ** -0.5
+            z = z + textbook.mssa(x, p, f"{block}.mssa", config.heads, scale=scale)
+        x = textbook.norm(z, p, f"{block}.norm2")
+        z = textbook.ista(x, p[f"{block}.ista.dictionary"], eta=config.eta, lam=config.lam)
+    return textbook.classify(z, p, config.pool)
 
 
 def build(config: CRATEConfig = SMALL) -> CRATE:
     torch.manual_seed(0)
-    model = CRATE(config, SHAPE, CLASSES).double()
-    for parameter in model.parameters():  # zero biases and unit gains would hide a slip
-        nn.init.normal_(parameter, std=0.5)
+    model = CRATE(config, SHAPE, CLASSES)
+    textbook.unsettle(model)
     return model
 
 
-@pytest.mark.parametrize("pool", ["cls", "mean"])
-def test_logits_and_gradients_are_those_of_the_textbook(pool: Literal["cls", "mean"]) -> None:
-    config = replace(SMALL, pool=pool)
-    model = build(config)
-    images = torch.randn(3, *SHAPE, dtype=torch.float64, requires_grad=True)
-    parameters = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
-    theirs = torch.stack([textbook_crate(image, parameters, config) for image in images])
-    ours = model(images)
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    direction = torch.randn_like(ours)
-    for mine, textbook in zip(
-        torch.autograd.grad((ours * direction).sum(), [images, *model.parameters()]),
-        torch.autograd.grad((theirs * direction).sum(), [images, *parameters.values()]),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, textbook, rtol=1e-12, atol=1e-12)
+def name_of(form: dict[str, Any]) -> str:
+    return "-".join(map(str, form.values()))
 
 
-@pytest.mark.parametrize(
-    ("dim", "depth", "heads", "published"),
-    [(384, 12, 6, 6_090_856), (576, 12, 12, 13_116_328), (768, 12, 12, 22_796_008), (1024, 24, 16, 77_641_192)],
-)
-def test_the_published_sizes_have_the_published_number_of_parameters(
-    dim: int, depth: int, heads: int, published: int
-) -> None:
-    with torch.device("meta"):
-        model = CRATE(CRATEConfig(dim=dim, depth=depth, heads=heads, patch=16), (3, 224, 224), 1000)
-    assert sum(parameter.numel() for parameter in model.parameters()) == published
+def name_of_output(config: CRATEConfig) -> str:
+    return config.output
+
+
+@pytest.mark.parametrize("form", FORMS, ids=name_of)
+def test_logits_and_gradients_are_those_of_the_textbook(form: dict[str, Any]) -> None:
+    config = replace(SMALL, **form, eps=0.8 if form["output"] == "tied" else SMALL.eps)
+    textbook.check_against(build(config), torch.randn(3, *SHAPE), lambda image, p: textbook_crate(image, p, config))
+
+
+def test_the_default_form_computes_what_the_released_code_does_to_the_bit() -> None:
+    torch.manual_seed(0)
+    mssa, tokens = MSSA(12, 3), torch.randn(2, 7, 12)
+    w = mssa.project(tokens).unflatten(-1, (3, 4)).transpose(1, 2)
+    mixed = F.scaled_dot_product_attention(w, w, w).transpose(1, 2).flatten(2)
+    expected = F.linear(mixed, mssa.get_parameter("out.weight"), mssa.get_parameter("out.bias"))
+    assert torch.equal(mssa(tokens), expected)
+
+
+def test_weights_are_called_what_they_always_were() -> None:
+    one_layer = CRATE(CRATEConfig(depth=1), (1, 8, 8), 10)
+    assert list(one_layer.state_dict()) == [
+        *("cls", "position"),
+        *("embed.0.weight", "embed.0.bias", "embed.1.weight", "embed.1.bias", "embed.2.weight", "embed.2.bias"),
+        *("blocks.0.norm1.weight", "blocks.0.norm1.bias"),
+        *("blocks.0.mssa.project.weight", "blocks.0.mssa.out.weight", "blocks.0.mssa.out.bias"),
+        *("blocks.0.norm2.weight", "blocks.0.norm2.bias", "blocks.0.ista.dictionary"),
+        *("norm.weight", "norm.bias", "head.weight", "head.bias"),
+    ]
+
+
+def test_presets_have_the_published_numbers_of_parameters() -> None:
+    sizes = {}
+    for preset, options in CRATE_SPEC.presets.items():
+        with torch.device("meta"):
+            model = CRATE_SPEC.build(configure("crate", CRATE_SPEC.config, options), (3, 224, 224), 1000)
+        sizes[preset] = sum(parameter.numel() for parameter in model.parameters())
+    assert sizes == {
+        "neurips-tiny": 6_090_856,
+        "neurips-small": 13_116_328,
+        "neurips-base": 22_796_008,
+        "neurips-large": 77_641_192,
+    }
 
 
 def test_one_head_as_wide_as_the_token_has_no_output_projection() -> None:
@@ -93,27 +112,64 @@ def test_one_head_as_wide_as_the_token_has_no_output_projection() -> None:
     assert not [name for name, _ in model.named_parameters() if "mssa.out" in name]
 
 
-def test_the_dictionary_starts_kaiming_uniform_and_the_embeddings_standard_normal() -> None:
+def test_a_tied_output_has_no_weights_of_its_own() -> None:
+    learned, tied = dict(build(SMALL).named_parameters()), dict(build(TIED).named_parameters())
+    missing = {name: tuple(learned[name].shape) for name in learned if name not in tied}
+    assert missing == {
+        f"blocks.{layer}.mssa.out.{name}": shape
+        for layer in range(2)
+        for name, shape in (("weight", (12, 12)), ("bias", (12,)))
+    }
+    assert set(tied) < set(learned)
+
+
+def test_the_tied_step_is_that_of_the_coding_rates_gradient() -> None:
+    """Of small tokens that are all alike the softmax says nothing, and the gradient is linear: both must agree.
+
+    R^c(Z; U) = sum_k 1/2 logdet(I + p / (N eps^2) (U_k^* Z)^* (U_k^* Z)).
+    """
+    torch.manual_seed(0)
+    heads, width, tokens, eps = 3, 4, 5, 0.3
+    mssa = MSSA(12, heads, output="tied", softmax="plain", eps=eps).double()
+    z = (1e-6 * torch.randn(12, dtype=torch.float64)).expand(tokens, -1).clone().requires_grad_()
+    rate = torch.zeros((), dtype=torch.float64)
+    for U in mssa.project.weight.detach().chunk(heads):
+        gram = torch.eye(width, dtype=torch.float64) + width / (tokens * eps**2) * (z @ U.T).T @ (z @ U.T)
+        rate = rate + torch.linalg.slogdet(gram).logabsdet / 2
+    (gradient,) = torch.autograd.grad(rate, z)
+    torch.testing.assert_close(mssa(z[None])[0], gradient, rtol=1e-6, atol=0)
+
+
+def test_the_dictionary_starts_kaiming_uniform_and_the_subspaces_as_torch_starts_them() -> None:
     torch.manual_seed(0)
     model = CRATE(CRATEConfig(dim=96, depth=1, heads=4, patch=1), (1, 8, 8), 10)
     D = model.get_parameter("blocks.0.ista.dictionary")
     assert D.std().item() == pytest.approx(math.sqrt(2 / 96), rel=0.03)
     assert D.abs().max().item() == pytest.approx(math.sqrt(6 / 96), rel=0.01)
-    assert model.position.std().item() == pytest.approx(1, rel=0.05)
-    assert model.cls.std().item() == pytest.approx(1, rel=0.3)
     U = model.get_parameter("blocks.0.mssa.project.weight")
     assert U.abs().max().item() == pytest.approx(math.sqrt(1 / 96), rel=0.01)
 
 
-def test_about_half_of_the_codes_are_zero_at_the_start() -> None:
+@pytest.mark.parametrize("config", [SMALL, TIED], ids=name_of_output)
+def test_about_half_of_the_codes_are_zero_at_the_start(config: CRATEConfig) -> None:
     torch.manual_seed(0)
-    config = CRATEConfig(dim=384, depth=1, heads=6, patch=4)
-    codes = CRATE(config, (3, 32, 32), 10).blocks(torch.randn(4, 65, 384))
+    wide = replace(config, dim=384, depth=1, heads=6, patch=4, eta=0.1, lam=0.1)
+    codes = CRATE(wide, (3, 32, 32), 10).blocks(torch.randn(4, 65, 384))
     assert (codes > 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
 
 
-def test_the_spec_finds_features_projections_compressed_tokens_and_codes() -> None:
-    model = build()
+def test_a_tied_step_starts_at_a_third_of_its_size() -> None:
+    """U is uniform within 1/sqrt(d), so U^T U has mean I/3; and a token that is far from all others keeps to itself."""
+    torch.manual_seed(0)
+    mssa = MSSA(384, 6, output="tied", softmax="plain", eps=math.sqrt(64 / 17))
+    tokens = 100 * torch.randn(4, 17, 384)
+    share = (mssa(tokens) * tokens).sum() / tokens.square().sum()
+    assert share.item() == pytest.approx(1 / 3, rel=0.03)
+
+
+@pytest.mark.parametrize("config", [SMALL, TIED], ids=name_of_output)
+def test_the_spec_finds_features_projections_compressed_tokens_and_codes(config: CRATEConfig) -> None:
+    model = build(config)
     seen: dict[str, Tensor] = {}
     for name in ("head", "blocks.1", "blocks.1.mssa.project", "blocks.1.norm2", "blocks.1.ista"):
         model.get_submodule(name).register_forward_hook(
@@ -131,22 +187,28 @@ def test_the_spec_finds_features_projections_compressed_tokens_and_codes() -> No
         "compressed": "blocks.*.norm2:in",
         "codes": "blocks.*.ista",
     }
+
+
+@pytest.mark.parametrize(("config", "scale"), [(SMALL, 0.5), (replace(SMALL, softmax="plain"), 1.0)])
+def test_the_layout_says_how_attention_reads_the_projections(config: CRATEConfig, scale: float) -> None:
     assert CRATE_SPEC.layout is not None
-    layout = CRATE_SPEC.layout(SMALL, SHAPE)
-    assert (layout.heads, layout.scale, layout.prefix_tokens, layout.is_tied) == (3, 0.5, 1, True)
+    layout = CRATE_SPEC.layout(config, SHAPE)
+    assert (layout.heads, layout.scale, layout.prefix_tokens, layout.is_tied) == (3, scale, 1, True)
 
 
-def test_a_sample_is_classified_alike_alone_and_in_company() -> None:
-    model = build()
+@pytest.mark.parametrize("config", [SMALL, TIED], ids=name_of_output)
+def test_a_sample_is_classified_alike_alone_and_in_company(config: CRATEConfig) -> None:
+    model = build(config)
     images = torch.randn(4, *SHAPE, dtype=torch.float64)
     together = model(images)
     torch.testing.assert_close(together, torch.cat([model(image[None]) for image in images]), rtol=1e-12, atol=1e-12)
     assert torch.equal(together, model(images))
 
 
-def test_it_trains_in_bfloat16() -> None:
+@pytest.mark.parametrize("form", FORMS, ids=name_of)
+def test_it_trains_in_bfloat16(form: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    model = CRATE(SMALL, SHAPE, CLASSES)
+    model = CRATE(replace(SMALL, **form), SHAPE, CLASSES)
     images = torch.randn(4, *SHAPE)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(images)
@@ -155,15 +217,25 @@ def test_it_trains_in_bfloat16() -> None:
     torch.testing.assert_close(logits.float(), model(images), rtol=0.1, atol=0.05)
 
 
+@pytest.mark.parametrize("config", [SMALL, TIED], ids=name_of_output)
+def test_it_compiles_as_one_graph(config: CRATEConfig) -> None:
+    model, images = build(config), torch.randn(3, *SHAPE, dtype=torch.float64)
+    torch.testing.assert_close(torch.compile(model, backend="eager", fullgraph=True)(images), model(images))
+
+
 def test_impossible_options_are_refused_before_anything_is_built() -> None:
     refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"dim": 10, "heads": 4}, "evenly"),
         ({"eta": 0.0}, r"crate\[eta=0.0\]"),
         ({"lam": -1.0}, r"crate\[lam=-1.0\]"),
         ({"pool": "max"}, "pool=cls or pool=mean"),
+        ({"output": "free"}, "output=learned or output=tied"),
+        ({"softmax": "none"}, "softmax=scaled or softmax=plain"),
+        ({"output": "tied", "eps": 0.0}, r"crate\[eps=0.0\]: a distortion must be above 0"),
+        ({"eps": 0.1}, r"crate\[eps=0.1\]: only a tied output has a step; add output=tied"),
     )
     for options, reason in refused:
         with pytest.raises(WhitebenchError, match=reason):
             CRATEConfig(**options)
-    with pytest.raises(WhitebenchError, match="cannot be cut"):
+    with pytest.raises(WhitebenchError, match=r"crate: an image .* cannot be cut"):
         CRATE(CRATEConfig(patch=3), (1, 8, 8), 10)

@@ -6,77 +6,44 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.plugins import textbook
+from tests.plugins.textbook import Parameters
 from whitebench import WhitebenchError
+from whitebench.names import configure
 from whitebench_models.vit import VIT, ViT, ViTConfig
 
 SHAPE, CLASSES = (2, 4, 6), 5
 SMALL = ViTConfig(dim=12, depth=2, heads=3, patch=2, mlp_ratio=2)
 
 
-def textbook_norm(x: Tensor, p: dict[str, Tensor], name: str) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / ((centred**2).mean(-1, keepdim=True) + 1e-6).sqrt() * p[f"{name}.weight"] + p[f"{name}.bias"]
-
-
-def textbook_linear(x: Tensor, p: dict[str, Tensor], name: str) -> Tensor:
-    return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
-
-
-def textbook_vit(image: Tensor, p: dict[str, Tensor], config: ViTConfig) -> Tensor:
-    side, width = config.patch, config.dim // config.heads
-    _, height, breadth = image.shape
-    patches = [
-        image[:, i : i + side, j : j + side].permute(1, 2, 0).reshape(-1)
-        for i in range(0, height, side)
-        for j in range(0, breadth, side)
-    ]
-    z = torch.cat([p["cls"][0], textbook_linear(torch.stack(patches), p, "embed")]) + p["position"][0]
-    for layer in range(config.depth):
-        block = f"blocks.{layer}"
-        q, k, v = textbook_linear(textbook_norm(z, p, f"{block}.norm1"), p, f"{block}.attention.qkv").chunk(3, 1)
-        heads = []
-        for head in range(config.heads):
-            own = slice(head * width, (head + 1) * width)
-            likeness = (q[:, own] @ k[:, own].T / math.sqrt(width)).exp()
-            heads.append(likeness / likeness.sum(1, keepdim=True) @ v[:, own])
-        z = z + textbook_linear(torch.cat(heads, 1), p, f"{block}.attention.out")
-        hidden = textbook_linear(textbook_norm(z, p, f"{block}.norm2"), p, f"{block}.mlp.expand")
-        gelu = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
-        z = z + textbook_linear(gelu, p, f"{block}.mlp.contract")
-    return textbook_linear(textbook_norm(z, p, "norm")[0], p, "head")
+def textbook_vit(image: Tensor, p: Parameters) -> Tensor:
+    patches = textbook.linear(textbook.patches_of(image, SMALL.patch), p, "embed")
+    z = torch.cat([p["cls"][0], patches]) + p["position"][0]
+    for block in (f"blocks.{layer}" for layer in range(SMALL.depth)):
+        z = z + textbook.mhsa(textbook.norm(z, p, f"{block}.norm1", eps=1e-6), p, f"{block}.attention", SMALL.heads)
+        z = z + textbook.mlp(textbook.norm(z, p, f"{block}.norm2", eps=1e-6), p, f"{block}.mlp")
+    return textbook.linear(textbook.norm(z, p, "norm", eps=1e-6)[0], p, "head")
 
 
 @pytest.fixture
 def model() -> ViT:
     torch.manual_seed(0)
-    model = ViT(SMALL, SHAPE, CLASSES).double()
-    for parameter in model.parameters():  # zero biases and unit gains would hide a slip
-        nn.init.normal_(parameter, std=0.5)
+    model = ViT(SMALL, SHAPE, CLASSES)
+    textbook.unsettle(model)
     return model
 
 
 def test_logits_and_gradients_are_those_of_the_textbook(model: ViT) -> None:
-    images = torch.randn(3, *SHAPE, dtype=torch.float64, requires_grad=True)
-    parameters = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
-    theirs = torch.stack([textbook_vit(image, parameters, SMALL) for image in images])
-    ours = model(images)
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    direction = torch.randn_like(ours)
-    for mine, textbook in zip(
-        torch.autograd.grad((ours * direction).sum(), [images, *model.parameters()]),
-        torch.autograd.grad((theirs * direction).sum(), [images, *parameters.values()]),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, textbook, rtol=1e-12, atol=1e-12)
+    textbook.check_against(model, torch.randn(3, *SHAPE), textbook_vit)
 
 
-@pytest.mark.parametrize(
-    ("dim", "heads", "published"), [(192, 3, 5_717_416), (384, 6, 22_050_664), (768, 12, 86_567_656)]
-)
-def test_the_published_sizes_have_the_published_number_of_parameters(dim: int, heads: int, published: int) -> None:
-    with torch.device("meta"):
-        model = ViT(ViTConfig(dim=dim, heads=heads, depth=12, patch=16), (3, 224, 224), 1000)
-    assert sum(parameter.numel() for parameter in model.parameters()) == published
+def test_presets_have_the_published_numbers_of_parameters() -> None:
+    sizes = {}
+    for preset, options in VIT.presets.items():
+        with torch.device("meta"):
+            model = VIT.build(configure("vit", VIT.config, options), (3, 224, 224), 1000)
+        sizes[preset] = sum(parameter.numel() for parameter in model.parameters())
+    assert sizes == {"deit-tiny": 5_717_416, "deit-small": 22_050_664, "deit-base": 86_567_656}
 
 
 def test_weights_start_xavier_uniform_and_biases_at_zero() -> None:
@@ -132,6 +99,11 @@ def test_it_trains_in_bfloat16() -> None:
     logits.float().square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     torch.testing.assert_close(logits.float(), model(images), rtol=0.1, atol=0.05)
+
+
+def test_it_compiles_as_one_graph(model: ViT) -> None:
+    images = torch.randn(3, *SHAPE, dtype=torch.float64)
+    torch.testing.assert_close(torch.compile(model, backend="eager", fullgraph=True)(images), model(images))
 
 
 def test_impossible_sizes_are_refused_before_anything_is_built() -> None:
