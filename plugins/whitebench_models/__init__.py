@@ -1,6 +1,7 @@
 """The models that come with whitebench, one file each, registered as anyone would register theirs."""
 
 from whitebench import ModelSpec, hookimpl
+from whitebench_models.aot import AOT
 from whitebench_models.crate import CRATE_SPEC
 from whitebench_models.crate_alpha import CRATE_ALPHA
 from whitebench_models.factorial import FACTORIAL
@@ -12,4 +13,4 @@ from whitebench_models.vit import VIT
 @hookimpl
 def register_models() -> list[ModelSpec]:
     """Return the ViT, the white-box models, what lies between the two, and the raw samples as a control."""
-    return [VIT, CRATE_SPEC, *FACTORIAL, CRATE_ALPHA, TOST, PIXELS]
+    return [VIT, CRATE_SPEC, *FACTORIAL, CRATE_ALPHA, TOST, AOT, PIXELS]

@@ -165,7 +165,7 @@ def test_a_distribution_that_does_not_say_its_name_is_unknown(install: Callable[
 
 
 def test_an_unknown_name_names_the_near_misses_and_the_plugins_that_were_turned_away(load: Load) -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown model 'vitt', did you mean 'vit'.*known: crate, ") as unknown:
+    with pytest.raises(UnknownNameError, match=r"unknown model 'vitt', did you mean 'vit'.*known: .*crate") as unknown:
         load("raise RuntimeError('boom')").model("vitt")
     assert "plugins that failed to load: local file" in str(unknown.value)
     assert "RuntimeError: boom" in str(unknown.value)
