@@ -74,8 +74,8 @@ Trace: TypeAlias = "Mapping[str, Sequence[Tensor]]"
 TracePatterns: TypeAlias = Mapping[str, str]
 """Per kind of tensor, the pattern of the modules that yield it, e.g. `{"codes": "blocks.*.ista"}`.
 
-`blocks.*.norm:in` means those modules' first input, `blocks.*.attention.project.weight:param` a weight.
-A `*` stands for one part of a dotted name.
+`blocks.*.norm:in` means those modules' first input, `blocks.*.attention:weights()` what their method makes of it
+once the pass is over, `blocks.*.attention.project.weight:param` a weight. A `*` stands for one part of a dotted name.
 """
 
 TraceFunction: TypeAlias = "Callable[[torch.nn.Module, Tensor], Trace]"

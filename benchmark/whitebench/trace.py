@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from whitebench.specs import Trace, TraceFunction, TracePatterns
 
 SUFFIXES = ("", "in", "param")
+METHOD = "()"
+"""What a suffix ends in that names a method of the module."""
 MOST_NAMES_SHOWN = 30
 
 
@@ -104,6 +106,8 @@ class _Watch:
     pattern: str
     modules: Mapping[str, nn.Module]
     takes_input: bool
+    method: str = ""
+    """What the modules' input is given to, after the pass; empty where it is the tensor itself."""
     calls: list[tuple[int, Tensor]] = field(default_factory=list)
     """The module's place among `modules`, and its tensor, in the order of the calls."""
 
@@ -143,7 +147,19 @@ class _Watch:
                 "did not reach; name a module that is called, or give the Spec a trace function"
             )
         in_order = self.calls if len(set(places)) < len(places) else sorted(self.calls, key=lambda call: call[0])
-        return [tensor for _, tensor in in_order]
+        return [self._made(place, tensor) for place, tensor in in_order]
+
+    def _made(self, place: int, tensor: Tensor) -> Tensor:
+        if not self.method:
+            return tensor
+        name, module = list(self.modules.items())[place]
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            made: object = getattr(module, self.method)(tensor)
+        if not isinstance(made, Tensor):
+            raise TraceError(
+                f"trace {self.kind!r}: {self.method}() of module {name!r} returns a {type(made).__name__}, no tensor"
+            )
+        return made.detach()
 
 
 def _uncompiled(model: nn.Module) -> nn.Module:
@@ -159,8 +175,9 @@ def _uncompiled(model: nn.Module) -> nn.Module:
 
 def _watch_modules(kind: str, pattern: str, model: nn.Module) -> _Watch:
     name, _, suffix = pattern.partition(":")
-    if suffix not in SUFFIXES:
-        raise TraceError(f"trace {kind!r}: {pattern!r} ends in an unknown suffix; known are :in and :param")
+    method = suffix.removesuffix(METHOD) if suffix.endswith(METHOD) else ""
+    if suffix not in SUFFIXES and not method:
+        raise TraceError(f"trace {kind!r}: {pattern!r} ends in an unknown suffix; known are :in, :param and :method()")
     # A block compiled on its own is `blocks.0`, and what is inside `blocks.0._orig_mod`: the latter counts.
     named = {
         name.replace("._orig_mod", ""): module for name, module in model.named_modules(remove_duplicate=False) if name
@@ -168,7 +185,12 @@ def _watch_modules(kind: str, pattern: str, model: nn.Module) -> _Watch:
     chosen = {found: named[found] for found in _matching(kind, "module", name, named)}
     once = {id(module): found for found, module in reversed(chosen.items())}  # the first name of a module with several
     unique = {found: module for found, module in chosen.items() if once[id(module)] == found}
-    return _Watch(kind=kind, pattern=pattern, modules=unique, takes_input=suffix == "in")
+    for found, module in unique.items() if method else ():
+        if not callable(getattr(module, method, None)):
+            near = near_misses(method, [one for one in dir(module) if not one.startswith("_")])
+            raise TraceError(f"trace {kind!r}: module {found!r} has no method {method!r}{near}")
+    takes_input = suffix == "in" or bool(method)
+    return _Watch(kind=kind, pattern=pattern, modules=unique, takes_input=takes_input, method=method)
 
 
 def _parameters(kind: str, pattern: str, model: nn.Module) -> list[Tensor]:

@@ -118,9 +118,46 @@ def test_a_pattern_without_a_match_names_itself_its_kind_and_near_misses() -> No
         look(Model(), {"codes": "head.wait:param"})
 
 
-def test_an_unknown_suffix_is_refused() -> None:
-    with pytest.raises(TraceError, match="unknown suffix; known are :in and :param"):
-        look(Model(), {"codes": "blocks.*.ista:out"})
+@pytest.mark.parametrize("suffix", ["out", "()"])
+def test_an_unknown_suffix_is_refused(suffix: str) -> None:
+    with pytest.raises(TraceError, match=r"unknown suffix; known are :in, :param and :method\(\)"):
+        look(Model(), {"codes": f"blocks.*.ista:{suffix}"})
+
+
+class Doubling(Block):
+    """A block that can also say what it makes of tokens otherwise."""
+
+    def doubled(self, tokens: Tensor) -> Tensor:
+        normed: Tensor = self.norm(tokens)
+        return 2 * normed
+
+    def named(self, tokens: Tensor) -> dict[str, Tensor]:
+        return {"tokens": tokens}
+
+
+def doubling() -> Model:
+    model = Model()
+    model.blocks = nn.ModuleList(Doubling() for _ in range(2))
+    return model
+
+
+def test_a_method_is_given_the_input_of_each_module_once_the_pass_is_over() -> None:
+    model, inputs = doubling(), torch.randn(BATCH, WIDTH)
+    patterns = {"doubled": "blocks.*:doubled()", "normed": "blocks.*.norm"}
+    seen = look(model, patterns, inputs=inputs)
+    second = model.blocks[0](inputs)
+    expected = [2 * model.blocks[0].norm(inputs), 2 * model.blocks[1].norm(second)]  # type: ignore[operator]
+    torch.testing.assert_close(list(seen.trace["doubled"]), [one.detach() for one in expected])
+    assert len(seen.trace["normed"]) == 2  # what the method calls is no part of the pass
+    assert not any(layer.requires_grad for layer in seen.trace["doubled"])
+    assert num_hooks(model) == 0
+
+
+def test_a_method_that_is_missing_or_gives_no_tensor_is_named() -> None:
+    with pytest.raises(TraceError, match=r"'blocks\.0' has no method 'doubles', did you mean .*'doubled'"):
+        look(doubling(), {"doubled": "blocks.*:doubles()"})
+    with pytest.raises(TraceError, match=r"named\(\) of module 'blocks\.0' returns a dict, no tensor"):
+        look(doubling(), {"doubled": "blocks.*:named()"})
 
 
 def test_a_module_that_the_forward_pass_does_not_reach_is_named() -> None:
@@ -197,7 +234,8 @@ def test_hooks_are_removed_when_the_forward_pass_raises() -> None:
 
 @pytest.mark.parametrize("where", ["whole", "in place", "one block"])
 def test_a_compiled_model_is_seen_like_the_plain_one(where: str) -> None:
-    model, patterns = Model(), {"tokens": "blocks.*", "weights": "blocks.*.ista.weight:param"}
+    model = doubling()
+    patterns = {"tokens": "blocks.*", "weights": "blocks.*.ista.weight:param", "doubled": "blocks.*:doubled()"}
     plain = look(model, patterns)
     compiled: Any = model
     if where == "whole":
