@@ -5,6 +5,7 @@ from whitebench_models.aot import AOT
 from whitebench_models.crate import CRATE_SPEC
 from whitebench_models.crate_alpha import CRATE_ALPHA
 from whitebench_models.factorial import FACTORIAL
+from whitebench_models.ksvd_vit import KSVD_VIT
 from whitebench_models.pixels import PIXELS
 from whitebench_models.svm_vit import SVM_VIT
 from whitebench_models.svr_vit import SVR_VIT
@@ -15,4 +16,4 @@ from whitebench_models.vit import VIT
 @hookimpl
 def register_models() -> list[ModelSpec]:
     """Return the ViT, the white-box models, what lies between the two, and the raw samples as a control."""
-    return [VIT, CRATE_SPEC, *FACTORIAL, CRATE_ALPHA, TOST, AOT, SVM_VIT, SVR_VIT, PIXELS]
+    return [VIT, CRATE_SPEC, *FACTORIAL, CRATE_ALPHA, TOST, AOT, SVM_VIT, SVR_VIT, KSVD_VIT, PIXELS]
