@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.plugins.textbook import (
+from tests.plugins.textbook import linear
+from tests.plugins.textbook_vit import (
     CLASSES,
     SHAPE,
     TOKENS,
@@ -20,7 +21,6 @@ from tests.plugins.textbook import (
     assert_hidden_tokens_have_no_part,
     assert_same_logits_and_gradients,
     hide,
-    linear,
     scramble,
 )
 from whitebench import WhitebenchError

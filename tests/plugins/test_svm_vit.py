@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.plugins.textbook import (
+from tests.plugins.textbook import linear
+from tests.plugins.textbook_vit import (
     CLASSES,
     SHAPE,
     TOKENS,
@@ -23,7 +24,6 @@ from tests.plugins.textbook import (
     assert_same_logits_and_gradients,
     heads_of,
     hide,
-    linear,
     scramble,
 )
 from whitebench import WhitebenchError

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.plugins.textbook import (
+from tests.plugins.textbook_vit import (
     CLASSES,
     SHAPE,
     TOKENS,
