@@ -28,6 +28,8 @@ class Budget:
     precision: Precision = "32"
     threads: int = 1
     """Per fit. Part of a cell's identity: one and two threads give different last digits."""
+    compile: bool = False
+    """Whether training steps run through torch.compile: faster, and other last digits."""
     report: Literal["last", "chosen"] = "last"
     """Which epoch's weights are tested: the last, or the first of those that validation likes best."""
 

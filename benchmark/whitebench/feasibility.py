@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from whitebench.augmentation import build_augmentation
 from whitebench.catalog import load_catalog
 from whitebench.course import build, feature_width, resolve
 from whitebench.errors import SuiteError
@@ -88,6 +89,7 @@ def attempt(plan: FitPlan) -> None:
     subject = build(course)
     course.build_objective(feature_width(course, subject))
     course.primary.build(subject.context)
+    build_augmentation(plan.recipe, course.task.shape, course.task.permits)
 
 
 def _proven(ledger: Ledger) -> set[str]:

@@ -94,6 +94,7 @@ def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Pa
     name, _ = parse_name(task)
     entry = catalog.task(name)
     metrics = [catalog.metric(metric) for metric in suite.metrics]
+    engines = ENGINES | ({"kornia"} if suite.recipes[recipe].is_for_images else set())
     readouts = {text: catalog.readout(parse_name(text)[0]) for text in suite.readouts}
     sources = {f"task {name}": source_of(entry)}
     sources |= {f"metric {one.spec.name}": source_of(one) for one in metrics}
@@ -113,7 +114,7 @@ def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Pa
             "manifest": dict(entry.spec.manifest),
         },
         "sources": {item: digest_of(source.code) for item, source in sources.items()},
-        "packages": {**versions_of(ENGINES), **_versions(sources.values())},
+        "packages": {**versions_of(engines), **_versions(sources.values())},
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
+import threading
 from collections.abc import Mapping
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,13 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from whitebench.augmentation import build_augmentation
 from whitebench.course import Course, feature_width
 from whitebench.diagnosis import find_in_gradients, find_in_step
 from whitebench.errors import DivergedError
 from whitebench.evaluation import headline, ranking
 from whitebench.events import EpochEnded
-from whitebench.optimisation import build_optimiser, schedule_factor, soft_targets
+from whitebench.optimisation import build_optimiser, mix_up, schedule_factor, soft_targets
 from whitebench.pulse import beat
 from whitebench.readout import Reader
 from whitebench.seeds import seed_everything
@@ -41,6 +43,9 @@ class Module(lightning.LightningModule):
         self.model = subject.module
         self.objective = course.build_objective(feature_width(course, subject))
         self.training_split = training
+        self.augmentation = build_augmentation(self.recipe, course.task.shape, course.task.permits)
+        # In a tuple, where torch does not take it for a second model with weights of its own.
+        self.trained = (_compiled(self.model) if plan.budget.compile else self.model,)
         self.predictor: Predictor | None = None
         self.primary = course.primary.build(subject.context)
         self.steps_per_epoch = -(-len(training) // plan.budget.batch_size)
@@ -67,7 +72,7 @@ class Module(lightning.LightningModule):
 
     def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the objective, a scalar, and the logits (B, C)."""
-        logits = self.model(inputs)
+        logits = self.trained[0](inputs) if self.training else self.model(inputs)
         given = {"logits": logits, "features": self.features, "targets": targets}
         loss = self.objective(*[given[need] for need in self.course.objective.needs]).mean()
         return loss, logits
@@ -92,7 +97,12 @@ class Module(lightning.LightningModule):
         if self.recipe.augment and self.course.task.augment is not None:
             generator = torch.Generator(device=inputs.device).manual_seed(seed)
             inputs = self.course.task.augment(self.course.task_config, inputs, generator)
-        loss, _ = self.loss(inputs, soft_targets(labels, self.course.task.classes, self.recipe.label_smoothing))
+        if self.augmentation is not None:
+            inputs = self.augmentation(inputs)
+        targets = soft_targets(labels, self.course.task.classes, self.recipe.label_smoothing)
+        if self.recipe.mixup:
+            inputs, targets = mix_up(inputs, targets, self.recipe.mixup)
+        loss, _ = self.loss(inputs, targets)
         terms = {f"objective {self.course.objective.name!r}": loss}
         if self.course.model.penalty is not None:
             terms["model's penalty"] = self.course.model.penalty(self.model)
@@ -173,6 +183,17 @@ class Module(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = history_in(checkpoint, self.course.plan.name)
+
+
+def _compiled(model: nn.Module) -> Any:
+    from torch._inductor import config
+    from tqdm import tqdm
+
+    # A fit is ended, not waited for: it must hold neither a pool of processes nor a semaphore, which the compiler's
+    # progress bars take one of.
+    config.compile_threads = 1
+    tqdm.set_lock(threading.RLock())
+    return torch.compile(model)
 
 
 def history_in(state: Mapping[str, Any], fit: str) -> list[EpochEnded]:

@@ -46,6 +46,18 @@ def schedule_factor(step: int, *, schedule: str, warmup: float, total: int) -> f
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def mix_up(inputs: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Return inputs (B, …) and targets (B, C), each row mixed with that of another sample of the batch.
+
+    x = lambda x_i + (1 - lambda) x_j, and so for the targets, with one lambda ~ Beta(alpha, alpha) a batch (Zhang,
+    Cisse, Dauphin, Lopez-Paz, arXiv 1710.09412, section 2), drawn from torch's global generator.
+    """
+    share = float(torch.distributions.Beta(alpha, alpha).sample())
+    partner = torch.randperm(len(inputs)).to(inputs.device)
+    mixed = share * inputs + (1 - share) * inputs[partner]
+    return mixed, share * targets + (1 - share) * targets[partner]
+
+
 def soft_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
     """Return rows of class probabilities (B, C): one-hot, with `smoothing` spread evenly over all classes."""
     return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes

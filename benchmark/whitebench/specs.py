@@ -152,6 +152,8 @@ class TaskSpec:
     """A frozen dataclass of the task's options, every one with a default."""
     augment: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
     """`(config, inputs (B, *shape), generator) -> inputs`: the augmentation the task permits, on batches."""
+    permits: tuple[str, ...] = ()
+    """What a recipe may do to its images besides without making them another class: `flip`, left to right."""
     manifest: Mapping[Split, str] = field(default_factory=dict)
     """Per split, the sha256 of the bytes served (inputs, then labels, little-endian and contiguous), whatever
     the options; left out where an option changes them."""
@@ -162,6 +164,8 @@ class TaskSpec:
         _check_config("task", self.name, self.config)
         _check_shape(self.name, self.shape)
         _need("task", self.name, self.classes >= 2, f"classes must be 2 or more, got {quote(self.classes)}")
+        unknown = sorted(set(self.permits) - {"flip"})
+        _need("task", self.name, not unknown, f"permits names {quote(unknown)}; known is 'flip'")
         strange = sorted(set(self.manifest) - set(get_args(Split)))
         _need("task", self.name, not strange, f"manifest names {quote(strange)}; the splits are {get_args(Split)}")
 

@@ -18,7 +18,7 @@ from whitebench.catalog import Catalog, load_catalog
 from whitebench.errors import OptionError, UnknownNameError, WhitebenchError
 from whitebench.identity import CellName, Identity, canonical, digest_of, identify, study_parts
 from whitebench.plugin import Entry
-from whitebench.recipe import Recipe, Tuned
+from whitebench.recipe import RandAugment, Recipe, Tuned
 from whitebench.source import normal_form
 from whitebench.suite import Contestant, Suite
 
@@ -75,6 +75,12 @@ OTHER: dict[str, dict[str, Any]] = {
     "label smoothing": with_recipe(label_smoothing=0.1),
     "clipping": with_recipe(clip_norm=0.5),
     "augmentation": with_recipe(augment=False),
+    "crop": with_recipe(crop=1),
+    "flip": with_recipe(flip=True),
+    "RandAugment": with_recipe(randaugment=RandAugment(magnitude=5)),
+    "erasing": with_recipe(erasing=0.1),
+    "mixup": with_recipe(mixup=0.2),
+    "compilation": with_budget(compile=True),
     "tuning seed": {"tuning": Tuning(seed=1)},
     "sampler": {"tuning": Tuning(sampler="tpe")},
     "pruning": {"tuning": Tuning(pruning="median")},
@@ -237,8 +243,8 @@ def test_what_is_no_cell_is_refused(text: str) -> None:
 
 
 NUMBERS = (
-    "cost", "course", "evaluation", "fitting", "footing", "module", "optimisation", "readout", "samples", "seeds",
-    "sequence", "trace", "training", "tuning",
+    "augmentation", "cost", "course", "evaluation", "fitting", "footing", "module", "optimisation", "readout",
+    "samples", "seeds", "sequence", "trace", "training", "tuning", "weights",
 )  # fmt: skip
 """The rooms of the harness whose code decides what a cell's numbers are."""
 
@@ -248,7 +254,7 @@ def test_the_rules_version_was_thought_of_when_the_code_that_decides_numbers_cha
     """Where this fails: raise RULES_VERSION if any cell's numbers can differ, then put in the new digest."""
     folder = Path(identity_room.__file__).parent
     code = {name: normal_form(ast.parse((folder / f"{name}.py").read_bytes())) for name in NUMBERS}
-    assert (identity_room.RULES_VERSION, digest_of(code)[:16]) == (1, "f6bcdac19bd50b66")
+    assert (identity_room.RULES_VERSION, digest_of(code)[:16]) == (1, "8a2933fed213c924")
 
 
 def test_versions_of_the_engines_are_in_every_identity(catalog: Catalog) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from whitebench.optimisation import build_optimiser, schedule_factor, soft_targets
+from whitebench.optimisation import build_optimiser, mix_up, schedule_factor, soft_targets
 from whitebench.recipe import Optimiser, Recipe, Tuned
 
 Array = npt.NDArray[np.float64]
@@ -114,3 +114,24 @@ def test_targets_are_one_hot_or_smoothed_and_sum_to_one() -> None:
     smoothed = soft_targets(labels, 4, 0.2)
     assert smoothed.tolist()[0] == pytest.approx([0.05, 0.85, 0.05, 0.05])
     assert smoothed.sum(dim=1).tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_mixup_gives_inputs_and_targets_the_same_share_of_the_same_partner() -> None:
+    torch.manual_seed(3)
+    inputs, targets = torch.eye(6), torch.eye(6)
+    mixed, soft = mix_up(inputs, targets, 0.4)
+    assert torch.equal(mixed, soft)
+    torch.testing.assert_close(soft.sum(dim=1), torch.ones(6))
+    shares = {round(float(one), 6) for one in mixed.flatten()} - {0.0, 1.0}
+    assert len(shares) == 2
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_mixup_s_shares_are_beta_distributed() -> None:
+    """Beta(2, 2) has mean 1/2 and variance 1/20."""
+    torch.manual_seed(0)
+    marks = torch.tensor([[1.0], [0.0]])
+    draws = torch.cat([mix_up(marks, marks, 2.0)[0][:1, 0] for _ in range(4000)])
+    shares = draws[(draws > 0) & (draws < 1)]
+    assert float(shares.mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(shares.var()) == pytest.approx(1 / 20, abs=0.005)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from whitebench import FloatRange
-from whitebench.recipe import Recipe, Tuned
+from whitebench.recipe import RandAugment, Recipe, Tuned
 
 RATE = Tuned(value=1e-3, low=1e-4, high=1e-2, log=True)
 
@@ -32,6 +32,9 @@ def test_the_stated_value_may_lie_outside_the_range() -> None:
     [
         ({"label_smoothing": 1.0}, r"label_smoothing: must be in \[0, 1\)"),
         ({"label_smoothing": -0.1}, r"label_smoothing: must be in \[0, 1\)"),
+        ({"crop": -1}, "crop: must be 0 to 1000 pixels"),
+        ({"erasing": 1.5}, r"erasing: must be in \[0, 1\]"),
+        ({"mixup": -0.1}, "mixup: must be 0 to 100"),
         ({"clip_norm": -1.0}, "clip_norm: must not be negative"),
         ({"warmup_epochs": -1.0}, "warmup_epochs: must not be negative"),
         ({"betas": (0.9, 1.0)}, r"betas: must be in \[0, 1\)"),
@@ -59,3 +62,9 @@ def test_what_makes_no_sense_is_refused_by_name(change: dict[str, Any], message:
 def test_half_a_range_is_refused(table: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Tuned(value=0.1, **table)
+
+
+@pytest.mark.parametrize("change", [{"operations": 0}, {"magnitude": 0}, {"magnitude": 30}])
+def test_randaugment_without_strength_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"must be 1 to"):
+        RandAugment(**change)

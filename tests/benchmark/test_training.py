@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -301,3 +302,24 @@ def test_an_epoch_that_was_told_is_on_disk(make_plan: MakePlan, catalog: Catalog
 
     run(plan, catalog, look)
     assert Path(plan.folder / "checkpoints" / "chosen.ckpt").exists()
+
+
+def test_a_fit_with_erasing_and_mixup_resumes_to_the_same_digits(make_plan: MakePlan, catalog: Catalog) -> None:
+    changes: dict[str, Any] = {"recipe": {"erasing": 0.5, "mixup": 0.2}, "budget": {"epochs": 4}}
+    undisturbed, model = run(make_plan(folder="whole", **changes), catalog)
+    plan = make_plan(folder="cut", **changes)
+    with pytest.raises(StopError):
+        run(plan, catalog, stop_at(2))
+    resumed, again = run(plan, catalog)
+    assert numbers(resumed.history) == numbers(undisturbed.history)
+    assert weights(again) == weights(model)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU: install g++")
+def test_compiled_steps_train_as_others_do_up_to_rounding(make_plan: MakePlan, catalog: Catalog) -> None:
+    plain, model = run(make_plan(folder="plain", model="tiny[rate=0]"), catalog)
+    compiled, other = run(make_plan(folder="compiled", model="tiny[rate=0]", budget={"compile": True}), catalog)
+    assert compiled.history[-1].train_loss == pytest.approx(plain.history[-1].train_loss, rel=1e-4)
+    for name, weight in model.module.state_dict().items():
+        torch.testing.assert_close(other.module.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
