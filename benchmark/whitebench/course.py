@@ -109,8 +109,9 @@ def build(course: Course) -> Subject:
     Raises:
         WhitebenchError: the model cannot be built on this task; names both.
     """
+    shape = course.task.shape_of(course.task_config)
     try:
-        module = course.model.build(course.model_config, course.task.shape, course.task.classes)
+        module = course.model.build(course.model_config, shape, course.task.classes)
     except WhitebenchError as error:
         raise WhitebenchError(f"model {course.plan.contestant.model} on task {course.plan.task}: {error}") from error
     if course.plan.contestant.weights:
@@ -121,8 +122,8 @@ def build(course: Course) -> Subject:
         spec=course.model,
         context=MetricContext(
             classes=course.task.classes,
-            shape=course.task.shape,
-            layout=layout(course.model_config, course.task.shape) if layout else Layout(),
+            shape=shape,
+            layout=layout(course.model_config, shape) if layout else Layout(),
         ),
     )
 

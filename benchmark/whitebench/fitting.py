@@ -174,7 +174,7 @@ def _costs(course: Course, subject: Subject, training: Samples, trained: Trained
     rows = training.inputs[: course.plan.budget.batch_size].to(subject.device)
     untrained = None if steady else "it was not trained here"
     try:
-        macs, why = cost.count_macs(subject.module, course.task.shape), None
+        macs, why = cost.count_macs(subject.module, subject.context.shape), None
     except WhitebenchError as error:
         macs, why = None, str(error)
     return [

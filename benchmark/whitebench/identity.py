@@ -93,6 +93,7 @@ def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Pa
     """Return the parts of an identity that every contestant of `suite` with `recipe` shares on `task`."""
     name, _ = parse_name(task)
     entry = catalog.task(name)
+    options = configured("task", task, entry.spec.config)
     metrics = [catalog.metric(metric) for metric in suite.metrics]
     engines = ENGINES | ({"kornia"} if suite.recipes[recipe].is_for_images else set())
     readouts = {text: catalog.readout(parse_name(text)[0]) for text in suite.readouts}
@@ -110,8 +111,8 @@ def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Pa
         "task": {
             "name": name,
             "version": entry.spec.version,
-            "options": dataclasses.asdict(configured("task", task, entry.spec.config)),
-            "manifest": dict(entry.spec.manifest),
+            "options": dataclasses.asdict(options),
+            "manifest": dict(entry.spec.manifest_of(options)),
         },
         "sources": {item: digest_of(source.code) for item, source in sources.items()},
         "packages": {**versions_of(engines), **_versions(sources.values())},

@@ -11,7 +11,7 @@ import torch
 
 from whitebench.errors import TaskDataError
 from whitebench.seeds import mix
-from whitebench.specs import Samples, Split, TaskSpec
+from whitebench.specs import Samples, Shape, Split, TaskSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,9 +26,9 @@ def load_samples(spec: TaskSpec, config: Any, split: Split) -> tuple[Samples, st
     """
     samples = spec.data(config, split)
     where = f"task {spec.name!r}, split {split!r}"
-    _check(where, spec, samples)
+    _check(where, spec.shape_of(config), spec.classes, samples)
     fingerprint = fingerprint_of(samples)
-    expected = spec.manifest.get(split)
+    expected = spec.manifest_of(config).get(split)
     if expected is not None and expected != fingerprint:
         raise TaskDataError(
             f"{where}: the data served has sha256 {fingerprint[:12]}…, its manifest says {expected[:12]}…: "
@@ -37,7 +37,7 @@ def load_samples(spec: TaskSpec, config: Any, split: Split) -> tuple[Samples, st
     return samples, fingerprint
 
 
-def _check(where: str, spec: TaskSpec, samples: object) -> None:
+def _check(where: str, shape: Shape, classes: int, samples: object) -> None:
     if not isinstance(samples, Samples):
         raise TaskDataError(f"{where}: data returned a {type(samples).__name__}; it must return Samples")
     inputs, labels = samples.inputs, samples.labels
@@ -45,13 +45,13 @@ def _check(where: str, spec: TaskSpec, samples: object) -> None:
         raise TaskDataError(f"{where}: samples must be served on the CPU, got {inputs.device}, {labels.device}")
     if inputs.dtype != torch.float32 or labels.dtype != torch.int64:
         raise TaskDataError(f"{where}: inputs must be float32 and labels int64, got {inputs.dtype}, {labels.dtype}")
-    if labels.ndim != 1 or tuple(inputs.shape) != (len(labels), *spec.shape):
+    if labels.ndim != 1 or tuple(inputs.shape) != (len(labels), *shape):
         raise TaskDataError(
             f"{where}: inputs are {tuple(inputs.shape)} and labels {tuple(labels.shape)}; "
-            f"the Spec says (N, {', '.join(map(str, spec.shape))}) and (N,)"
+            f"the Spec says (N, {', '.join(map(str, shape))}) and (N,)"
         )
-    if len(labels) == 0 or labels.min() < 0 or labels.max() >= spec.classes:
-        raise TaskDataError(f"{where}: it needs samples with labels in [0, {spec.classes})")
+    if len(labels) == 0 or labels.min() < 0 or labels.max() >= classes:
+        raise TaskDataError(f"{where}: it needs samples with labels in [0, {classes})")
     if not bool(inputs.isfinite().all()):
         raise TaskDataError(f"{where}: inputs hold values that are not finite numbers")
 

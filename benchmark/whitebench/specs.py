@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from whitebench.errors import PluginError, near_misses
-from whitebench.quotation import LONGEST, quote
+from whitebench.quotation import LONGEST, quote, told
 from whitebench.space import Space
 from whitebench.wording import is_plain
 
@@ -29,6 +29,9 @@ Shape: TypeAlias = tuple[int, ...]
 """One sample's shape without the batch, for images `(channels, height, width)`."""
 
 Split: TypeAlias = Literal["train", "validation", "test"]
+
+Manifest: TypeAlias = Mapping[Split, str]
+"""Per split, the sha256 of the bytes served."""
 
 PRESET = "preset"
 """The option that stands for several others."""
@@ -131,6 +134,8 @@ class Samples:
     """(N, *shape), float32."""
     labels: Tensor
     """(N,), int64 in [0, classes)."""
+    facts: Mapping[str, float] = field(default_factory=dict)
+    """What is to be said of these samples in numbers, e.g. `{"label noise, flipped": 0.27}`."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -144,7 +149,8 @@ class TaskSpec:
     version: int
     """Raised whenever the samples served change."""
     summary: str
-    shape: Shape
+    shape: Shape | Callable[[Any], Shape]
+    """One sample's shape, or `(config) -> shape` where an option sets it."""
     classes: int
     data: Callable[[Any, Split], Samples]
     """`(config, split) -> Samples`; the harness asks for `test` once per cell, at its end."""
@@ -154,20 +160,45 @@ class TaskSpec:
     """`(config, inputs (B, *shape), generator) -> inputs`: the augmentation the task permits, on batches."""
     permits: tuple[str, ...] = ()
     """What a recipe may do to its images besides without making them another class: `flip`, left to right."""
-    manifest: Mapping[Split, str] = field(default_factory=dict)
+    manifest: Manifest | Callable[[Any], Manifest] = field(default_factory=dict)
     """Per split, the sha256 of the bytes served (inputs, then labels, little-endian and contiguous), whatever
-    the options; left out where an option changes them."""
+    the options; or `(config) -> manifest` where an option changes them, without the splits that it changes."""
     reference: Reference | None = None
 
     def __post_init__(self) -> None:
         _check_named("task", self)
         _check_config("task", self.name, self.config)
-        _check_shape(self.name, self.shape)
+        if not callable(self.shape):
+            _check_shape(self.name, self.shape)
         _need("task", self.name, self.classes >= 2, f"classes must be 2 or more, got {quote(self.classes)}")
         unknown = sorted(set(self.permits) - {"flip"})
         _need("task", self.name, not unknown, f"permits names {quote(unknown)}; known is 'flip'")
-        strange = sorted(set(self.manifest) - set(get_args(Split)))
-        _need("task", self.name, not strange, f"manifest names {quote(strange)}; the splits are {get_args(Split)}")
+        if not callable(self.manifest):
+            _check_manifest(self.name, self.manifest)
+
+    def shape_of(self, config: Any) -> Shape:
+        """Return one sample's shape with these options.
+
+        Raises:
+            PluginError: the Spec's function raised, or returned something else.
+        """
+        if not callable(self.shape):
+            return self.shape
+        shape: Shape = _answer(self.name, "shape", self.shape, config)
+        _check_shape(self.name, shape)
+        return shape
+
+    def manifest_of(self, config: Any) -> Manifest:
+        """Return the sha256 of each split whose bytes are known with these options.
+
+        Raises:
+            PluginError: the Spec's function raised, or returned something else.
+        """
+        if not callable(self.manifest):
+            return self.manifest
+        manifest: Manifest = _answer(self.name, "manifest", self.manifest, config)
+        _check_manifest(self.name, manifest)
+        return manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,6 +385,19 @@ def _check_config(kind: str, name: str, config: object) -> None:
 def _check_shape(name: str, shape: object) -> None:
     is_shape = isinstance(shape, tuple) and all(isinstance(one, int) and one > 0 for one in shape)
     _need("task", name, is_shape, f"shape must be a tuple of whole numbers above 0, got {quote(shape)}")
+
+
+def _answer(name: str, field: str, ask: Callable[[Any], Any], config: object) -> Any:
+    try:
+        return ask(config)
+    except Exception as error:  # a stranger's code
+        raise PluginError(f"task {quote(name)}: {field} raised {told(error)}") from error
+
+
+def _check_manifest(name: str, manifest: Manifest) -> None:
+    _need("task", name, isinstance(manifest, Mapping), f"manifest must be a mapping, got {quote(manifest)}")
+    strange = sorted(set(manifest) - set(get_args(Split)))
+    _need("task", name, not strange, f"manifest names {quote(strange)}; the splits are {get_args(Split)}")
 
 
 def _check_needs(kind: str, name: str, needs: object) -> None:

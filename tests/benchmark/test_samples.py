@@ -54,6 +54,33 @@ def test_a_manifest_that_agrees_is_silent_and_one_that_does_not_says_so() -> Non
         load_samples(task(good, manifest={"test": "0" * 64}), Nothing(), "test")
 
 
+@dataclass(frozen=True)
+class Noise:
+    noise: float = 0.0
+
+
+def test_a_manifest_that_follows_from_the_options_is_asked_for_those_in_use() -> None:
+    good = Samples(inputs=INPUTS, labels=LABELS)
+    clean = task(good, config=Noise, manifest=lambda options: {} if options.noise else {"train": "0" * 64})
+    load_samples(clean, Noise(noise=0.1), "train")
+    with pytest.raises(TaskDataError, match="its manifest says 000000000000"):
+        load_samples(clean, Noise(), "train")
+
+
+def test_samples_are_checked_against_the_shape_that_the_options_give() -> None:
+    good = Samples(inputs=INPUTS, labels=LABELS)
+    sized = task(good, config=Noise, shape=lambda options: (2,) if options.noise else (3,))
+    load_samples(sized, Noise(noise=0.1), "train")
+    with pytest.raises(TaskDataError, match=r"inputs are \(3, 2\) .* the Spec says \(N, 3\)"):
+        load_samples(sized, Noise(), "train")
+
+
+def test_nothing_is_said_of_samples_unless_the_task_says_it() -> None:
+    assert Samples(inputs=INPUTS, labels=LABELS).facts == {}
+    told = Samples(inputs=INPUTS, labels=LABELS, facts={"writers": 13})
+    assert load_samples(task(told), Nothing(), "train")[0].facts == {"writers": 13}
+
+
 @pytest.mark.parametrize(
     ("served", "message"),
     [

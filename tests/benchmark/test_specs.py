@@ -56,6 +56,7 @@ REFUSED: list[tuple[Spec, dict[str, Any], str]] = [
     (TASK, {"shape": (1, 0)}, "shape must be"),
     (TASK, {"classes": 1}, "classes must be 2 or more"),
     (TASK, {"manifest": {"training": "0"}}, "manifest names .'training'.; the splits are"),
+    (TASK, {"manifest": ["train"]}, "manifest must be a mapping"),
     (METRIC, {"direction": "up"}, "metric 'a': direction must be one of .*, got 'up'"),
     (METRIC, {"needs": ("logits")}, r'needs must be a tuple of names, as in \("logits",\), got \'logits\''),
     (METRIC, {"needs": ()}, "needs must be"),
@@ -69,6 +70,53 @@ REFUSED: list[tuple[Spec, dict[str, Any], str]] = [
 def test_it_is_refused_with_its_kind_its_name_and_the_reason(spec: Spec, change: dict[str, Any], message: str) -> None:
     with pytest.raises(PluginError, match=message):
         dataclasses.replace(spec, **change)
+
+
+def test_a_task_s_shape_and_manifest_may_follow_from_its_options() -> None:
+    task = dataclasses.replace(
+        TASK,
+        shape=lambda options: (options.size,),
+        manifest=lambda options: {"train": "0"} if options.size == 2 else {},
+    )
+    assert (task.shape_of(Options(size=2)), task.shape_of(Options(size=3))) == ((2,), (3,))
+    assert (task.manifest_of(Options(size=2)), task.manifest_of(Options(size=3))) == ({"train": "0"}, {})
+
+
+def test_a_task_s_shape_and_manifest_are_otherwise_the_same_for_all_options() -> None:
+    task = dataclasses.replace(TASK, manifest={"test": "0"})
+    assert task.shape_of(Options(size=7)) == (1, 8, 8)
+    assert task.manifest_of(Options(size=7)) == {"test": "0"}
+
+
+def zero_division(_: object) -> Any:
+    return 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shape": lambda _: (0,)}, r"task 't': shape must be a tuple of whole numbers above 0, got \(0,\)"),
+        ({"shape": zero_division}, "task 't': shape raised ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_function_that_gives_no_shape_is_refused_when_it_is_asked(change: dict[str, Any], message: str) -> None:
+    task = dataclasses.replace(TASK, **change)
+    with pytest.raises(PluginError, match=message):
+        task.shape_of(Options())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"manifest": lambda _: {"training": "0"}}, "manifest names .'training'.; the splits are"),
+        ({"manifest": lambda _: None}, "task 't': manifest must be a mapping, got None"),
+        ({"manifest": zero_division}, "task 't': manifest raised ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_function_that_gives_no_manifest_is_refused_when_it_is_asked(change: dict[str, Any], message: str) -> None:
+    task = dataclasses.replace(TASK, **change)
+    with pytest.raises(PluginError, match=message):
+        task.manifest_of(Options())
 
 
 @pytest.mark.parametrize("spec", [MODEL, TASK, METRIC, OBJECTIVE], ids=lambda spec: type(spec).__name__)

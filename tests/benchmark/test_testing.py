@@ -240,6 +240,16 @@ def test_a_task_that_keeps_the_rules_passes() -> None:
     check_task(dataclasses.replace(TASK, data=same_everywhere, manifest={}, config=Scale), most_shared=1.0)
 
 
+def test_a_manifest_that_follows_from_the_options_is_whole_for_the_usual_ones() -> None:
+    by_options = dataclasses.replace(TASK, config=Scale, manifest=lambda options: MANIFEST if options.by == 1 else {})
+    check_task(by_options)
+    check_task(by_options, config=Scale(by=2.0))
+    half = dataclasses.replace(TASK, config=Scale, manifest=lambda _: {"train": MANIFEST["train"]})
+    check_task(half, config=Scale(by=2.0))
+    with pytest.raises(AssertionError, match=r"the manifest lacks \['validation', 'test'\]"):
+        check_task(half)
+
+
 @pytest.mark.parametrize("broken", BROKEN_TASKS)
 def test_a_task_that_breaks_a_rule_is_told_which_and_what_to_do(broken: str) -> None:
     change, message = BROKEN_TASKS[broken]

@@ -60,7 +60,7 @@ def by_hand(plan: FitPlan) -> Times:
     course, recipe, budget = resolve(plan, load_catalog()), plan.recipe, plan.budget
     training, validation = (course.task.data(course.task_config, split) for split in ("train", "validation"))
     torch.manual_seed(mix(plan.seed))
-    model = course.model.build(course.model_config, course.task.shape, course.task.classes)
+    model = course.model.build(course.model_config, course.task.shape_of(course.task_config), course.task.classes)
     matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
     vectors = [weight for weight in model.parameters() if weight.ndim < 2]
     optimiser = _optimiser(matrices, vectors, plan)

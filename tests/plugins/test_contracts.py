@@ -20,7 +20,7 @@ def suited(spec: ModelSpec) -> TaskSpec:
     refusals = []
     for task in items("task"):
         try:
-            spec.build(spec.config(), task.shape, task.classes)
+            spec.build(spec.config(), task.shape_of(task.config()), task.classes)
         except (WhitebenchError, ValueError) as error:
             refusals.append(f"{task.name}: {error}")
         else:
@@ -40,7 +40,7 @@ def test_no_registered_plugin_is_turned_away() -> None:
 @pytest.mark.parametrize("spec", items("model", EXAMPLES), ids=by_name)
 def test_models_keep_the_rules(spec: ModelSpec) -> None:
     task = suited(spec)
-    check_model(spec, shape=task.shape, classes=task.classes)
+    check_model(spec, shape=task.shape_of(task.config()), classes=task.classes)
 
 
 @pytest.mark.parametrize("spec", items("task", EXAMPLES), ids=by_name)
