@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whitebench import Reference, Samples, Split, TaskSpec, WhitebenchError
+from whitebench_tasks.label_noise import check_label_noise, with_label_noise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +35,10 @@ _SIDE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsOptions:
-    """Which augmentation the task permits."""
+    """How clean the training labels are, and which augmentation the task permits."""
 
+    label_noise: float = 0.0
+    """Share of the training labels that are drawn anew; validation and test stay clean."""
     shift: int = 0
     """Largest shift of a training image, in pixels; off by default: at short budgets one pixel costs 6 to 9 points."""
 
@@ -45,6 +48,7 @@ class DigitsOptions:
                 f"digits[shift={self.shift}]: an image of {_SIDE} x {_SIDE} pixels can be shifted"
                 f" by 0 to {_SIDE - 1}; choose such a shift, e.g. shift=1"
             )
+        check_label_noise("digits", self.label_noise)
 
 
 def split_indices(labels: list[int]) -> dict[Split, list[int]]:
@@ -77,8 +81,11 @@ def _splits() -> Mapping[Split, Samples]:
     }
 
 
-def _data(_: DigitsOptions, split: Split) -> Samples:
-    return _splits()[split]
+def _data(options: DigitsOptions, split: Split) -> Samples:
+    samples = _splits()[split]
+    if split != "train":
+        return samples
+    return with_label_noise(samples, options.label_noise, classes=10, stream=f"{_SALT}:label noise")
 
 
 def shift_images(options: DigitsOptions, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
@@ -99,6 +106,18 @@ def shift_images(options: DigitsOptions, images_BCHW: Tensor, generator: torch.G
     return padded_BHWC[samples_B11, rows_BH1, columns_B1W].permute(0, 3, 1, 2).contiguous()
 
 
+_MANIFEST: Mapping[Split, str] = {
+    "train": "2dc6646327a125a22e71b95598efbc3c1e4c39430b209494cd9b49316574e6ea",
+    "validation": "7d05d7259cbf08c919463266a1e8fee65440f4adf668295144a1dbe080581c05",
+    "test": "d96f3bb5fbb23994d4b9b83f96f8ea7815b16da0477ab07cc1ac4faef8bdab01",
+}
+
+
+def _manifest(options: DigitsOptions) -> Mapping[Split, str]:
+    is_clean = options.label_noise == 0
+    return {split: sha for split, sha in _MANIFEST.items() if is_clean or split != "train"}
+
+
 DIGITS = TaskSpec(
     name="digits",
     version=1,
@@ -108,11 +127,7 @@ DIGITS = TaskSpec(
     data=_data,
     config=DigitsOptions,
     augment=shift_images,
-    manifest={
-        "train": "2dc6646327a125a22e71b95598efbc3c1e4c39430b209494cd9b49316574e6ea",
-        "validation": "7d05d7259cbf08c919463266a1e8fee65440f4adf668295144a1dbe080581c05",
-        "test": "d96f3bb5fbb23994d4b9b83f96f8ea7815b16da0477ab07cc1ac4faef8bdab01",
-    },
+    manifest=_manifest,
     reference=Reference(
         title="Optical Recognition of Handwritten Digits (UCI), as sklearn.datasets.load_digits",
         url="https://doi.org/10.24432/C50P49",

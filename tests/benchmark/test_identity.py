@@ -158,6 +158,14 @@ def test_a_preset_is_the_options_it_stands_for(catalog: Catalog) -> None:
     assert identity(preset, contestant=Contestant(model="vit[dim=16,preset=tiny]")).digest != identity(catalog).digest
 
 
+def test_a_manifest_is_that_of_the_task_s_options(catalog: Catalog) -> None:
+    clean, noisy = (
+        identity(catalog, task=f"digits[label_noise={share}]").parts["task"]["manifest"] for share in (0.0, 0.1)
+    )
+    assert set(clean) == {"train", "validation", "test"}
+    assert noisy == {split: sha for split, sha in clean.items() if split != "train"}
+
+
 @pytest.mark.parametrize("change", [{"summary": "Other words."}, {"reference": None}])
 def test_words_about_an_item_change_nothing(catalog: Catalog, change: dict[str, Any]) -> None:
     assert identity(with_spec(catalog, "model", "vit", **change)).digest == identity(catalog).digest

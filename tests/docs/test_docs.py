@@ -62,6 +62,13 @@ def test_every_kind_of_failure_is_explained(kind: FailureKind) -> None:
     assert f"| `{kind}` |" in SUITES
 
 
+def test_every_option_of_our_tasks_is_explained() -> None:
+    for name, entry in load_catalog().entries["task"].items():
+        if entry.owner.distribution == "whitebench":
+            for field in dataclasses.fields(entry.spec.config):
+                assert f"| `{name}` | `{field.name}` |" in SUITES, f"{name}[{field.name}]"
+
+
 @pytest.mark.parametrize("kind", [Suite, Budget, Limits, Tuning, Recipe, Tuned, Contestant])
 def test_every_key_of_a_suite_is_explained(kind: type) -> None:
     for field in dataclasses.fields(kind):

@@ -84,6 +84,13 @@ def test_our_models_keep_the_rules_with_other_options_too(model: str, options: d
     check_model(spec, config=configure(model, spec.config, options))
 
 
-def test_digits_keeps_the_rules_with_shifts_too() -> None:
-    spec = load_catalog().task("digits").spec
-    check_task(spec, config=configure("digits", spec.config, {"shift": 1}))
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("digits", {"shift": 1}),
+        ("digits", {"label_noise": 0.3}),
+    ],
+)
+def test_our_tasks_keep_the_rules_with_other_options_too(task: str, options: dict[str, Any]) -> None:
+    spec = load_catalog().task(task).spec
+    check_task(spec, config=configure(task, spec.config, options))

@@ -27,7 +27,7 @@ def test_every_image_of_scikit_learn_is_served_once_with_its_label() -> None:
 def test_samples_have_the_shape_and_the_range_that_the_spec_states() -> None:
     for split in SPLITS:
         samples = serve(split)
-        assert samples.inputs.shape == (len(samples), *DIGITS.shape)
+        assert samples.inputs.shape == (len(samples), *DIGITS.shape_of(DigitsOptions()))
         assert (samples.inputs.dtype, samples.labels.dtype) == (torch.float32, torch.int64)
         assert (samples.inputs.min().item(), samples.inputs.max().item()) == (0, 1)
         assert set(samples.labels.tolist()) == set(range(DIGITS.classes))
@@ -55,7 +55,30 @@ def test_the_bytes_served_are_those_of_the_manifest(split: Split) -> None:
     samples = serve(split)
     digest = hashlib.sha256(samples.inputs.numpy().astype("<f4").tobytes())
     digest.update(samples.labels.numpy().astype("<i8").tobytes())
-    assert digest.hexdigest() == DIGITS.manifest[split]
+    assert digest.hexdigest() == DIGITS.manifest_of(DigitsOptions())[split]
+
+
+def test_label_noise_changes_training_labels_alone_and_says_so() -> None:
+    noisy = DigitsOptions(label_noise=0.3)
+    train, clean = DIGITS.data(noisy, "train"), serve("train")
+    changed = int((train.labels != clean.labels).sum())
+    assert torch.equal(train.inputs, clean.inputs)
+    assert 0.21 < changed / 1078 < 0.33  # 0.3 * 9 / 10, and four standard deviations
+    assert train.facts == {"label noise, nominal": 0.3, "label noise, flipped": changed / 1078}
+    for split in SPLITS[1:]:
+        assert DIGITS.data(noisy, split) is serve(split)
+        assert serve(split).facts == {}
+
+
+def test_the_manifest_says_nothing_of_training_labels_with_noise() -> None:
+    assert set(DIGITS.manifest_of(DigitsOptions(shift=1))) == set(SPLITS)
+    assert set(DIGITS.manifest_of(DigitsOptions(label_noise=0.1))) == {"validation", "test"}
+
+
+@pytest.mark.parametrize("share", [-0.5, 1.5])
+def test_label_noise_that_is_no_share_is_refused(share: float) -> None:
+    with pytest.raises(WhitebenchError, match=rf"digits\[label_noise={share}\].*between 0 and 1"):
+        DigitsOptions(label_noise=share)
 
 
 def test_without_shifts_the_images_pass_untouched() -> None:
