@@ -89,7 +89,7 @@ def attempt(plan: FitPlan) -> None:
     subject = build(course)
     course.build_objective(feature_width(course, subject))
     course.primary.build(subject.context)
-    build_augmentation(plan.recipe, course.task.shape, course.task.permits)
+    build_augmentation(plan.recipe, subject.context.shape, course.task.permits)
 
 
 def _proven(ledger: Ledger) -> set[str]:

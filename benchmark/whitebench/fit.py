@@ -79,6 +79,8 @@ class Fitted:
     training_seconds: float
     scores: Sequence[Score] = ()
     costs: Sequence[Score] = ()
+    facts: Mapping[str, float] = field(default_factory=dict)
+    """What the task says of its training split in numbers."""
     test_samples: int = 0
     predictions_sha256: str = ""
     weights_sha256: str = ""

@@ -72,6 +72,7 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
         validation=value,
         validation_loss=loss,
         training_seconds=sum(one.seconds for one in trained.history),
+        facts=training.facts,
         provenance=dataclasses.replace(
             provenance, ended=now(), fingerprints={"train": train_print, "validation": validation_print}
         ),

@@ -150,4 +150,5 @@ class Harvest:
             predictions_sha256=fitted.predictions_sha256,
             weights_sha256=fitted.weights_sha256,
             provenance=fitted.provenance,
+            facts=fitted.facts,
         )

@@ -43,7 +43,7 @@ class Module(lightning.LightningModule):
         self.model = subject.module
         self.objective = course.build_objective(feature_width(course, subject))
         self.training_split = training
-        self.augmentation = build_augmentation(self.recipe, course.task.shape, course.task.permits)
+        self.augmentation = build_augmentation(self.recipe, subject.context.shape, course.task.permits)
         # In a tuple, where torch does not take it for a second model with weights of its own.
         self.trained = (_compiled(self.model) if plan.budget.compile else self.model,)
         self.predictor: Predictor | None = None

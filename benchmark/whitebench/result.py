@@ -123,6 +123,8 @@ class Result:
     predictions_sha256: str
     weights_sha256: str
     provenance: Provenance
+    facts: Mapping[str, float] = field(default_factory=dict)
+    """What the task says of its training split in numbers, e.g. `{"label noise, flipped": 0.27}`."""
 
     def score(self, name: str) -> Score | None:
         """Return the score or cost called `name`, if the result has it."""

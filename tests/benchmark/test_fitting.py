@@ -332,3 +332,13 @@ def test_without_epochs_a_model_is_scored_as_it_stands(make_plan: MakePlan, cata
     costs = {one.name: (one.value, one.unscored) for one in outcome.costs}
     assert costs["training-rate"] == costs["training-time"] == (None, "it was not trained here")
     assert costs["parameters"][0] == 67
+
+
+def test_what_a_task_says_of_its_training_split_goes_with_the_result(make_plan: MakePlan, catalog: Catalog) -> None:
+    outcome = fitted(
+        make_plan(
+            model="vit[dim=8,depth=1,heads=1]", task="digits[label_noise=0.3]", primary="accuracy", budget={"epochs": 1}
+        ),
+        catalog,
+    )
+    assert outcome.facts["label noise, nominal"] == 0.3

@@ -41,7 +41,7 @@ def weights(file: Path, *, model: str | None, task: str | None, plugins: Sequenc
     """
     from whitebench.catalog import load_catalog
     from whitebench.errors import WhitebenchError
-    from whitebench.names import parse_name
+    from whitebench.names import configured, parse_name
     from whitebench.weights import read_weights
 
     tensors = read_weights(file)
@@ -49,17 +49,20 @@ def weights(file: Path, *, model: str | None, task: str | None, plugins: Sequenc
     shape, classes = IMAGENET
     if task:
         spec = catalog.task(parse_name(task)[0]).spec
-        shape, classes = spec.shape, spec.classes
+        shape, classes = spec.shape_of(configured("task", task, spec.config)), spec.classes
     tried = list(_matches(catalog, [model] if model else _everyone(catalog), tensors, shape=shape, classes=classes))
     if not tried:
         raise WhitebenchError(f"weights {file}: no registered model can be built for {shape}: name one with --model")
-    name, best = max(tried, key=lambda one: (one[1].is_whole, len(one[1].fits), one[1].share))
+    # Of several that fit alike the shortest name: `vit` before its variants.
+    name, best = max(tried, key=lambda one: (one[1].is_whole, len(one[1].fits), one[1].share, -len(one[0])))
+    others = [other for other, match in tried if match.is_whole and other != name]
     if as_json:
-        print_json(_facts(file, tensors, name, best))
-    else:
-        console = open_console()
-        for line in _lines(file, tensors, name, best, is_named=model is not None):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_json({**_facts(file, tensors, name, best), "others": others})
+        return 0 if best.is_whole else 1
+    console = open_console()
+    lines = list(_lines(file, tensors, name, best, is_named=model is not None))
+    for line in [*lines, *([f"They fit as well: {', '.join(others)}"] if others else [])]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0 if best.is_whole else 1
 
 
