@@ -127,11 +127,7 @@ def result_lines(result: Result) -> list[str]:
         f"{source.platform}, Python {source.python}, torch {source.torch}, CUDA {source.cuda or 'none'}",
         f"repeatable: {_repeatable(result)}",
         f"when: {source.started} to {source.ended}, seed {source.seed}",
-        *(
-            [f"training split: {', '.join(f'{what} {number:g}' for what, number in result.facts.items())}"]
-            if result.facts
-            else []
-        ),
+        *(f"training split: {what} {number:g}" for what, number in result.facts.items()),
         f"data: {', '.join(f'{split} {digest[:12]}' for split, digest in source.fingerprints.items())}",
         f"identity: {result.identity}",
     ]
