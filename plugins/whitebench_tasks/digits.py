@@ -31,18 +31,25 @@ if TYPE_CHECKING:
 
 _SALT = "whitebench-digits-1"
 _SIDE = 8
+_TRAIN = 1078
 
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsOptions:
-    """How clean the training labels are, and which augmentation the task permits."""
+    """How many training samples there are, how clean their labels, and which augmentation the task permits."""
 
+    train: int = 1078
+    """Training samples: fewer are the first of each class in the order of the split, as even as that can be."""
     label_noise: float = 0.0
     """Share of the training labels that are drawn anew; validation and test stay clean."""
     shift: int = 0
     """Largest shift of a training image, in pixels; off by default: at short budgets one pixel costs 6 to 9 points."""
 
     def __post_init__(self) -> None:
+        if not 10 <= self.train <= _TRAIN:
+            raise WhitebenchError(
+                f"digits[train={self.train}]: there are {_TRAIN} training samples of 10 classes; choose 10 to {_TRAIN}"
+            )
         if not 0 <= self.shift < _SIDE:
             raise WhitebenchError(
                 f"digits[shift={self.shift}]: an image of {_SIDE} x {_SIDE} pixels can be shifted"
@@ -85,7 +92,20 @@ def _data(options: DigitsOptions, split: Split) -> Samples:
     samples = _splits()[split]
     if split != "train":
         return samples
+    if options.train < _TRAIN:
+        chosen = _first_of_each(samples.labels.tolist(), options.train)
+        samples = Samples(inputs=samples.inputs[chosen].contiguous(), labels=samples.labels[chosen].contiguous())
     return with_label_noise(samples, options.label_noise, classes=10, stream=f"{_SALT}:label noise")
+
+
+def _first_of_each(labels: list[int], count: int) -> list[int]:
+    """Return the places of `count` samples, taken from the classes in turn, in ascending order."""
+    turn_of: list[tuple[int, int]] = []
+    seen = [0] * 10
+    for place, label in enumerate(labels):
+        turn_of.append((seen[label], place))
+        seen[label] += 1
+    return sorted(place for _, place in sorted(turn_of)[:count])
 
 
 def shift_images(options: DigitsOptions, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
@@ -114,8 +134,8 @@ _MANIFEST: Mapping[Split, str] = {
 
 
 def _manifest(options: DigitsOptions) -> Mapping[Split, str]:
-    is_clean = options.label_noise == 0
-    return {split: sha for split, sha in _MANIFEST.items() if is_clean or split != "train"}
+    is_whole = options.label_noise == 0 and options.train == _TRAIN
+    return {split: sha for split, sha in _MANIFEST.items() if is_whole or split != "train"}
 
 
 DIGITS = TaskSpec(

@@ -135,4 +135,4 @@ def test_the_command_finds_the_model_a_file_is_for(tmp_path: Path) -> None:
     save_file(VIT.build(VIT.config(), (1, 8, 8), 10).state_dict(), file)
     code, text = run(str(file), "-t", "digits", "--json")
     assert json.loads(text)["model"] == "vit"
-    assert "mhsa-mlp" in json.loads(text)["others"]
+    assert "svm-vit" in json.loads(text)["others"]

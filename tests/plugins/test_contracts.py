@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from whitebench import MetricSpec, ModelSpec, ObjectiveSpec, ReadoutSpec, TaskSpec, WhitebenchError
 from whitebench.catalog import load_catalog
@@ -41,6 +43,36 @@ def test_no_registered_plugin_is_turned_away() -> None:
 def test_models_keep_the_rules(spec: ModelSpec) -> None:
     task = suited(spec)
     check_model(spec, shape=task.shape_of(task.config()), classes=task.classes)
+
+
+@pytest.mark.parametrize("spec", items("model", EXAMPLES), ids=by_name)
+def test_a_few_steps_lower_every_model_s_loss(spec: ModelSpec) -> None:
+    task = suited(spec)
+    samples = task.data(task.config(), "train")
+    inputs, labels = samples.inputs[:64], samples.labels[:64]
+    torch.manual_seed(0)
+    model = spec.build(spec.config(), task.shape_of(task.config()), task.classes)
+    model.train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(4):
+        loss = F.cross_entropy(model(inputs), labels)
+        total = loss if spec.penalty is None else loss + spec.penalty(model)
+        optimiser.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("spec", items("model", EXAMPLES), ids=by_name)
+def test_every_model_can_be_compiled(spec: ModelSpec) -> None:
+    task = suited(spec)
+    torch.manual_seed(0)
+    model = spec.build(spec.config(), task.shape_of(task.config()), task.classes).eval()
+    inputs = task.data(task.config(), "train").inputs[:8]
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(model, backend="eager")(inputs), model(inputs), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("spec", items("task", EXAMPLES), ids=by_name)

@@ -116,3 +116,18 @@ def test_shifts_follow_from_the_generator_s_seed() -> None:
 def test_shifts_that_leave_the_image_are_refused(shift: int) -> None:
     with pytest.raises(WhitebenchError, match=rf"digits\[shift={shift}\].*0 to 7"):
         DigitsOptions(shift=shift)
+
+
+def test_fewer_training_samples_are_even_over_classes_and_nested() -> None:
+    few, more = (DIGITS.data(DIGITS.config(train=count), "train") for count in (64, 256))
+    assert (len(few), len(more)) == (64, 256)
+    assert int(torch.bincount(few.labels).max()) - int(torch.bincount(few.labels).min()) <= 1
+    known = {row.numpy().tobytes() for row in more.inputs}
+    assert all(row.numpy().tobytes() in known for row in few.inputs)
+    assert len(DIGITS.data(DIGITS.config(train=64), "test")) == 359
+
+
+@pytest.mark.parametrize("count", [9, 1079])
+def test_a_number_of_training_samples_that_there_is_not_is_refused(count: int) -> None:
+    with pytest.raises(WhitebenchError, match="choose 10 to 1078"):
+        DIGITS.config(train=count)
