@@ -82,7 +82,9 @@ once the pass is over, `blocks.*.attention.project.weight:param` a weight. A `*`
 """
 
 TraceFunction: TypeAlias = "Callable[[torch.nn.Module, Tensor], Trace]"
-"""For a model in which no module yields the tensor: `(model, inputs) -> Trace`."""
+"""For a model in which no module yields the tensor, or only its options say which: `(model, inputs) -> Trace`.
+
+It may leave out kinds: what they would have told is unscored."""
 
 
 @dataclass(frozen=True, kw_only=True)
