@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -137,9 +137,12 @@ def headline(spec: MetricSpec, metric: torchmetrics.Metric) -> float:
     return found.value
 
 
-def unmet_need(spec: MetricSpec, model: ModelSpec) -> str | None:
-    """Return why `model` cannot give what the metric needs, or None where it can."""
-    offered = offered_kinds(model.trace)
+def unmet_need(spec: MetricSpec, model: ModelSpec, offered: Collection[str] | None = None) -> str | None:
+    """Return why `model` cannot give what the metric needs, or None where it can.
+
+    `offered` are the kinds of trace that a look inside found; where nobody has looked, those of its Spec.
+    """
+    offered = offered_kinds(model.trace) if offered is None else offered
     if offered is None:
         return None
     lacking = [need for need in spec.needs if need not in BATCH_NEEDS and need not in offered]
@@ -207,17 +210,21 @@ def _score_inside(
             living.append((spec, spec.build(subject.context).to(subject.device)))
         except (Exception, SystemExit) as error:
             scores[spec.name] = _raised(spec, error)
-    if not living:
-        return scores
     subject.module.eval()
-    kinds = traced_kinds([spec for spec, _ in living], subject.spec)
     for start in range(0, len(samples), batch_size):
+        if not living:
+            break
+        kinds = traced_kinds([spec for spec, _ in living], subject.spec)
         try:
             rows = slice(start, start + batch_size)
-            given = _look_inside(subject, samples, logits, rows, kinds=kinds, precision=precision)
+            given, offered = _look_inside(subject, samples, logits, rows, kinds=kinds, precision=precision)
         except (Exception, SystemExit) as error:
             return scores | {spec.name: _raised(spec, error) for spec, _ in living}
         for spec, metric in list(living):
+            if (reason := unmet_need(spec, subject.spec, offered)) is not None:
+                living.remove((spec, metric))
+                scores[spec.name] = [Score.missing(spec, reason)]
+                continue
             try:
                 metric.update(*[given[need] for need in spec.needs])
             except (Exception, SystemExit) as error:
@@ -235,18 +242,19 @@ def _score_inside(
 
 def _look_inside(
     subject: Subject, samples: Samples, logits: Tensor, rows: slice, *, kinds: frozenset[str], precision: str
-) -> Mapping[str, Any]:
-    """Return everything that a metric may need of one batch, by the need's name."""
+) -> tuple[Mapping[str, Any], frozenset[str]]:
+    """Return everything that a metric may need of one batch, by the need's name, and the kinds of trace on offer."""
     inputs = samples.inputs[rows].to(subject.device)
     with autocast(subject.device, precision):
         seen = observe(subject.module, inputs, head=subject.spec.head, trace=subject.spec.trace, kinds=kinds)
-    return {
+    given = {
         "logits": logits[rows].to(subject.device),
         "labels": samples.labels[rows].to(subject.device),
         "inputs": inputs,
         "features": seen.features,
         **seen.trace,
     }
+    return given, seen.offered
 
 
 def unscored(spec: MetricSpec, error: BaseException) -> Score:

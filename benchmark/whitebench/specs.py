@@ -82,7 +82,9 @@ once the pass is over, `blocks.*.attention.project.weight:param` a weight. A `*`
 """
 
 TraceFunction: TypeAlias = "Callable[[torch.nn.Module, Tensor], Trace]"
-"""For a model in which no module yields the tensor: `(model, inputs) -> Trace`."""
+"""For a model in which no module yields the tensor, or only its options say which: `(model, inputs) -> Trace`.
+
+It may leave out kinds: what they would have told is unscored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +110,8 @@ class ModelSpec:
     presets: Mapping[str, Mapping[str, float | int | str | bool]] = field(default_factory=dict)
     """Named sets of options, `{"neurips-tiny": {"dim": 384}}`: what `crate[preset=neurips-tiny]` stands for."""
     released: Mapping[str, str] = field(default_factory=dict)
-    """How released checkpoints call the model's weights, pattern to pattern with a `*` for one part of a name:
-    `{"transformer.layers.*.1.fn.weight": "blocks.*.ista.dictionary"}`."""
+    """How released checkpoints call the model's weights, pattern to pattern with a `*` for one part of a name and a
+    `**` for one or more, the first that matches: `{"transformer.layers.*.1.fn.weight": "blocks.*.ista.dictionary"}`."""
     reference: Reference | None = None
 
     def __post_init__(self) -> None:
@@ -117,8 +119,8 @@ class ModelSpec:
         _check_config("model", self.name, self.config)
         _check_presets(self.name, self.config, self.presets)
         for theirs, ours in self.released.items():
-            stars = theirs.count("*"), ours.count("*")
-            _need("model", self.name, stars[0] == stars[1], f"released {quote(theirs)}: as many * as in {quote(ours)}")
+            is_alike = re.findall(r"\*\*?", theirs) == re.findall(r"\*\*?", ours)
+            _need("model", self.name, is_alike, f"released {quote(theirs)}: the same * and ** as in {quote(ours)}")
         _need("model", self.name, bool(self.head), "head must name the submodule that yields the logits")
         fields = [one.name for one in dataclasses.fields(self.config)]
         for option in self.search:

@@ -37,7 +37,9 @@ class Observation:
     features: Tensor
     """(B, D): what the head takes."""
     trace: Trace
-    """Per kind asked for, one tensor per layer."""
+    """Per kind asked for, one tensor per layer; without those that a trace function leaves out."""
+    offered: frozenset[str]
+    """The kinds of trace on offer."""
 
 
 def observe(
@@ -52,10 +54,11 @@ def observe(
 
     Layers stand in the order in which the model names its modules; where a module is called several
     times (shared weights), it yields one tensor per call and all stand in the order of the calls.
-    A trace function has the batch to itself: it is called after the pass that yields the logits.
+    A trace function has the batch to itself: it is called after the pass that yields the logits. Only its call can
+    tell which kinds it gives, so that one it leaves out is no mistake.
 
     Raises:
-        TraceError: a kind is not on offer; a pattern matches no module; a module that matches was not
+        TraceError: a kind is not among the patterns; a pattern matches no module; a module that matches was not
             reached, or yields something other than a tensor; the head is not called once with (B, D).
     """
     inner = _uncompiled(model)
@@ -85,11 +88,12 @@ def observe(
             f"the model's forward returns a {type(logits).__name__}; it must return logits, one tensor (B, C)"
         )
     seen: dict[str, Sequence[Tensor]] = {kind: watch.layers() for kind, watch in watches.items()}
-    called = {} if isinstance(trace, Mapping) or not kinds else _call(trace, inner, inputs, kinds)
+    called = {} if isinstance(trace, Mapping) or not kinds else _call(trace, inner, inputs)
     return Observation(
         logits=logits.detach(),
         features=_features(head, [tensor for _, tensor in head_watch.calls]),
-        trace={**seen, **weights, **called},
+        trace={**seen, **weights, **{kind: _layers(kind, called[kind]) for kind in kinds if kind in called}},
+        offered=frozenset(trace if isinstance(trace, Mapping) else called),
     )
 
 
@@ -217,16 +221,21 @@ def _features(head: str, taken: Sequence[Tensor]) -> Tensor:
     return taken[0]
 
 
-def _call(trace: TraceFunction, model: nn.Module, inputs: Tensor, kinds: Collection[str]) -> Trace:
+def _call(trace: TraceFunction, model: nn.Module, inputs: Tensor) -> Mapping[str, Any]:
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        found: Mapping[str, Any] = trace(model, inputs)
-    for kind in kinds:
-        if kind not in found:
-            raise TraceError(_not_offered(kind, found))
-        layers = found[kind]
-        if isinstance(layers, Tensor) or not layers or not all(isinstance(layer, Tensor) for layer in layers):
-            raise TraceError(f"trace {kind!r}: the model's trace function must return a list with one tensor per layer")
-    return {kind: [layer.detach() for layer in found[kind]] for kind in kinds}
+        found: object = trace(model, inputs)
+    if not isinstance(found, Mapping):
+        raise TraceError(
+            f"the model's trace function returns a {type(found).__name__}; it must return a mapping, "
+            "of kinds to lists with one tensor per layer"
+        )
+    return found
+
+
+def _layers(kind: str, layers: Any) -> list[Tensor]:
+    if isinstance(layers, Tensor) or not layers or not all(isinstance(layer, Tensor) for layer in layers):
+        raise TraceError(f"trace {kind!r}: the model's trace function must return a list with one tensor per layer")
+    return [layer.detach() for layer in layers]
 
 
 def _not_offered(kind: str, offered: Collection[str]) -> str:

@@ -95,7 +95,8 @@ def match_weights(tensors: Mapping[str, Tensor], module: nn.Module, released: Ma
     Args:
         tensors: by the file's names.
         module: the model.
-        released: the Spec's patterns, `{"transformer.layers.*.1.fn.weight": "blocks.*.ista.dictionary"}`.
+        released: the Spec's patterns, `{"transformer.layers.*.1.fn.weight": "blocks.*.ista.dictionary"}`; of several
+            that match a name the first counts.
     """
     own = module.state_dict()
     named = {_renamed(name, released) if name not in own else name: name for name in tensors}
@@ -134,10 +135,10 @@ def load_weights(path: Path, module: nn.Module, released: Mapping[str, str], *, 
 def _renamed(name: str, released: Mapping[str, str]) -> str:
     for pattern, ours in released.items():
         if found := _compiled(pattern).fullmatch(name):
-            return "".join(map("".join, zip_longest(ours.split("*"), found.groups(), fillvalue="")))
+            return "".join(map("".join, zip_longest(re.split(r"\*\*?", ours), found.groups(), fillvalue="")))
     return name
 
 
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(re.escape(pattern).replace(r"\*", "([^.]+)"))
+    return re.compile(re.escape(pattern).replace(r"\*\*", "(.+)").replace(r"\*", "([^.]+)"))

@@ -9,11 +9,12 @@ from whitebench_models.ksvd_vit import KSVD_VIT
 from whitebench_models.pixels import PIXELS
 from whitebench_models.svm_vit import SVM_VIT
 from whitebench_models.svr_vit import SVR_VIT
+from whitebench_models.timm_models import TIMM
 from whitebench_models.tost import TOST
 from whitebench_models.vit import VIT
 
 
 @hookimpl
 def register_models() -> list[ModelSpec]:
-    """Return the ViT, the white-box models, what lies between the two, and the raw samples as a control."""
-    return [VIT, CRATE_SPEC, *FACTORIAL, CRATE_ALPHA, TOST, AOT, SVM_VIT, SVR_VIT, KSVD_VIT, PIXELS]
+    """Return the ViT, the white-box models, what lies between the two, timm's, and the raw samples as a control."""
+    return [VIT, CRATE_SPEC, *FACTORIAL, CRATE_ALPHA, TOST, AOT, SVM_VIT, SVR_VIT, KSVD_VIT, TIMM, PIXELS]

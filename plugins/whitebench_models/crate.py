@@ -174,6 +174,21 @@ CRATE_SPEC = ModelSpec(
         "codes": "blocks.*.ista",
     },
     layout=_layout,
+    # As github.com/Ma-Lab-Berkeley/CRATE names them: the same numbers in the same order, none transposed.
+    released={
+        "cls_token": "cls",
+        "pos_embedding": "position",
+        "to_patch_embedding.1.*": "embed.0.*",
+        "to_patch_embedding.2.*": "embed.1.*",
+        "to_patch_embedding.3.*": "embed.2.*",
+        "transformer.layers.*.0.norm.*": "blocks.*.norm1.*",
+        "transformer.layers.*.0.fn.qkv.weight": "blocks.*.mssa.project.weight",
+        "transformer.layers.*.0.fn.to_out.0.*": "blocks.*.mssa.out.*",
+        "transformer.layers.*.1.norm.*": "blocks.*.norm2.*",
+        "transformer.layers.*.1.fn.weight": "blocks.*.ista.dictionary",
+        "mlp_head.0.*": "norm.*",
+        "mlp_head.1.*": "head.*",
+    },
     # Named with their paper: the same letters are other sizes in CRATE's successors.
     presets={
         "neurips-tiny": {"dim": 384, "depth": 12, "heads": 6, "patch": 16},

@@ -229,6 +229,8 @@ def register_models():
                   penalty=lambda model: 10 * model.hidden.weight.square().sum()),
         ModelSpec(name="blind", summary="names a module it lacks", config=Width, build=Tiny, head="head",
                   trace={"hidden": "blocks.*"}),
+        ModelSpec(name="functional", summary="says by a function", config=Width, build=Tiny, head="head",
+                  trace=lambda model, inputs: {"hidden": [model.hidden(inputs.flatten(1))]}),
         ModelSpec(name="faulty", summary="misbehaves as told", config=Fault, build=Faulty, head="head"),
     ]
 

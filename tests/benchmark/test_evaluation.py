@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 from whitebench.catalog import Catalog
 from whitebench.evaluation import Subject, per_sample, predict, score, score_predictions, trace_sample, unmet_need
@@ -106,6 +107,41 @@ def test_logits_in_bf16_are_near_those_in_float32_and_not_the_same(subject: Subj
 def test_a_model_whose_trace_is_a_function_is_asked_for_everything(subject: Subject, catalog: Catalog) -> None:
     functional = dataclasses.replace(subject.spec, trace=lambda module, inputs: {})
     assert unmet_need(catalog.metric("depths-missing").spec, functional) is None
+
+
+def test_a_kind_that_a_trace_function_leaves_out_costs_no_other_metric_its_score(
+    subject: Subject, samples: Samples, catalog: Catalog
+) -> None:
+    asked: list[int] = []
+
+    def trace(module: nn.Module, inputs: torch.Tensor) -> dict[str, list[torch.Tensor]]:
+        asked.append(len(inputs))
+        return {"hidden": [module.get_submodule("hidden")(inputs.flatten(1))]}
+
+    functional = dataclasses.replace(subject, spec=dataclasses.replace(subject.spec, trace=trace))
+    [expected] = scores_of(subject, samples, catalog, "depths")
+    error, missing, depths = scores_of(functional, samples, catalog, "error", "depths-missing", "depths")
+    assert missing.unscored == "model tiny gives no trace of codes (it gives hidden)"
+    assert error.value is not None
+    assert depths.profile == pytest.approx(expected.profile, rel=1e-6)
+    assert asked == [7, 7, 7, 7, 2]
+    stored = trace_sample(functional, samples, frozenset({"hidden", "codes"}))
+    assert set(stored) == {"index", "hidden/0"}
+
+
+def test_a_model_is_looked_into_no_further_once_nobody_needs_it(
+    subject: Subject, samples: Samples, catalog: Catalog
+) -> None:
+    asked: list[int] = []
+
+    def trace(module: nn.Module, inputs: torch.Tensor) -> dict[str, list[torch.Tensor]]:
+        asked.append(len(inputs))
+        return {}
+
+    blank = dataclasses.replace(subject, spec=dataclasses.replace(subject.spec, trace=trace))
+    [missing] = scores_of(blank, samples, catalog, "depths-missing")
+    assert missing.unscored == "model tiny gives no trace of codes (it gives none)"
+    assert asked == [7]
 
 
 def test_the_traced_sample_is_the_same_whatever_the_order_of_asking(subject: Subject, samples: Samples) -> None:

@@ -54,6 +54,17 @@ def test_a_cell_yields_scores_costs_and_files_that_agree_with_each_other(make_pl
     assert outcome.weights_sha256 == digest((plan.folder / WEIGHTS).read_bytes())
 
 
+def test_what_a_trace_function_leaves_out_neither_fails_the_fit_nor_costs_a_score(
+    make_plan: MakePlan, catalog: Catalog
+) -> None:
+    plan = make_plan("functional", metrics=("error", "depths", "depths-missing"))
+    scores = {one.name: one for one in fitted(plan, catalog).scores}
+    plain = {one.name: one for one in fitted(make_plan(folder="plain", metrics=("depths",)), catalog).scores}
+    assert scores["depths"].profile == plain["depths"].profile
+    assert scores["depths-missing"].unscored == "model functional gives no trace of codes (it gives hidden)"
+    assert set(load_file(plan.folder / TRACES)) == {"index", "hidden/0"}
+
+
 def test_the_weights_on_disk_are_those_that_made_the_predictions(make_plan: MakePlan, catalog: Catalog) -> None:
     plan = make_plan(budget={"epochs": 8, "report": "chosen"})
     outcome = fitted(plan, catalog)

@@ -51,6 +51,8 @@ REFUSED: list[tuple[Spec, dict[str, Any], str]] = [
     (MODEL, {"presets": {"paper-tiny": {"sise": 1}}}, "preset paper-tiny: 'sise' is no field .* did you mean 'size'"),
     (MODEL, {"presets": {"Tiny": {}}}, "preset 'Tiny': up to 64 lower-case letters"),
     (MODEL, {"presets": {"tiny": {}}, "config": Preset}, "its config has a field 'preset'"),
+    (MODEL, {"released": {"a.*": "b"}}, r"released 'a\.\*': the same \* and \*\* as in 'b'"),
+    (MODEL, {"released": {"a.**": "b.*.*"}}, r"released 'a\.\*\*': the same \* and \*\* as in 'b\.\*\.\*'"),
     (TASK, {"version": 0}, "task 't': version must be 1 or more, got 0"),
     (TASK, {"shape": [1, 8, 8]}, "shape must be a tuple of whole numbers above 0"),
     (TASK, {"shape": (1, 0)}, "shape must be"),

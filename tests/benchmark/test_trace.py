@@ -273,7 +273,16 @@ def test_a_trace_function_is_called_and_held_to_its_kinds() -> None:
     seen = look(model, trace, kinds=["tokens"], inputs=inputs)
     torch.testing.assert_close(seen.trace["tokens"][0], model.head(inputs).detach())
     assert set(seen.trace) == {"tokens"}
-    with pytest.raises(TraceError, match=r"no trace 'projections' \(offered: codes, tokens\)"):
-        look(model, trace, kinds=["projections"])
     with pytest.raises(TraceError, match="'codes': the model's trace function must return a list"):
         look(model, trace, kinds=["codes"])
+
+
+def test_a_trace_function_may_leave_a_kind_out_and_says_by_its_answer_what_it_offers() -> None:
+    def trace(model: nn.Module, inputs: Tensor) -> dict[str, list[Tensor]]:
+        return {"tokens": [inputs]}
+
+    seen = look(Model(), trace, kinds=["tokens", "codes"])
+    assert set(seen.trace) == set(seen.offered) == {"tokens"}
+    assert look(Model(), {"tokens": "blocks.*", "codes": "blocks.*.ista"}, kinds=[]).offered == {"tokens", "codes"}
+    with pytest.raises(TraceError, match="trace function returns a list; it must return a mapping"):
+        look(Model(), lambda model, inputs: [inputs], kinds=["tokens"])  # type: ignore[arg-type, return-value]

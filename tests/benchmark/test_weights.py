@@ -88,6 +88,17 @@ def test_names_are_matched_by_the_model_s_own_and_by_those_of_released_files() -
     assert match_weights(Pair().state_dict(), Pair(), {}).is_whole
 
 
+def test_two_stars_stand_for_as_many_parts_as_there_are_and_the_first_pattern_counts() -> None:
+    deep = nn.ModuleDict({"body": nn.ModuleDict({"a": nn.Linear(2, 2), "b": Pair()}), "head": nn.Linear(2, 3)})
+    theirs = {"fc.*": "head.*", "**": "body.**"}
+    names = ["a.weight", "a.bias", "b.layers.0.weight", "b.layers.1.weight", "b.head.weight", "b.head.bias"]
+    tensors = {"fc.weight": torch.zeros(3, 2), "fc.bias": torch.zeros(3)}
+    tensors |= {name: deep.get_parameter(f"body.{name}").detach() for name in names}
+    fits = {f"body.{name}": name for name in names}
+    match = match_weights(tensors, deep, theirs)
+    assert (match.is_whole, match.fits) == (True, {"head.weight": "fc.weight", "head.bias": "fc.bias", **fits})
+
+
 def test_what_is_missing_and_of_another_shape_is_told_apart() -> None:
     tensors = {"layers.0.weight": torch.zeros(2, 2), "layers.1.weight": torch.zeros(2, 3)}
     match = match_weights(tensors, Pair(), {})

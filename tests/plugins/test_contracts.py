@@ -15,6 +15,8 @@ from whitebench.names import configure
 from whitebench.testing import check_metric, check_model, check_objective, check_readout, check_task, items
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+MODELS = [spec for spec in items("model", EXAMPLES) if spec.name != "timm"]
+"""All but those of an optional extra, which are checked where it is installed: test_timm_models.py."""
 
 
 def suited(spec: ModelSpec) -> TaskSpec:
@@ -39,13 +41,13 @@ def test_no_registered_plugin_is_turned_away() -> None:
     assert (catalog.quarantined, catalog.disputed) == ((), {})
 
 
-@pytest.mark.parametrize("spec", items("model", EXAMPLES), ids=by_name)
+@pytest.mark.parametrize("spec", MODELS, ids=by_name)
 def test_models_keep_the_rules(spec: ModelSpec) -> None:
     task = suited(spec)
     check_model(spec, shape=task.shape_of(task.config()), classes=task.classes)
 
 
-@pytest.mark.parametrize("spec", items("model", EXAMPLES), ids=by_name)
+@pytest.mark.parametrize("spec", MODELS, ids=by_name)
 def test_a_few_steps_lower_every_model_s_loss(spec: ModelSpec) -> None:
     task = suited(spec)
     samples = task.data(task.config(), "train")
@@ -65,7 +67,7 @@ def test_a_few_steps_lower_every_model_s_loss(spec: ModelSpec) -> None:
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("spec", items("model", EXAMPLES), ids=by_name)
+@pytest.mark.parametrize("spec", MODELS, ids=by_name)
 def test_every_model_can_be_compiled(spec: ModelSpec) -> None:
     task = suited(spec)
     torch.manual_seed(0)
