@@ -29,7 +29,7 @@ from whitebench.tags import Tag
 from whitebench.tuning import Storage
 
 SUITE = "smoke"
-CELLS, TRIALS = 6, 6
+CELLS, TRIALS = 9, 6
 WAYS = ("SIGKILL of the whole tree", "SIGKILL of the conductor", "SIGTERM", "SIGINT")
 EARLY = 0.2
 """The share of kills that come while the run still starts."""

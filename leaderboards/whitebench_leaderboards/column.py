@@ -223,6 +223,8 @@ def _seeds(entry: Entry) -> Cell:
 def _trials(entry: Entry) -> Cell:
     if entry.spent is None:
         return Cell(text=NOTHING)
+    if entry.spent.epochs_allowed == 0:
+        return Cell(text="none", notes=("not trained here: scored as it stands",))
     if entry.spent.trials_allowed == 0:
         return Cell(text="none", notes=("not tuned: the recipe's stated values",))
     lost = [

@@ -90,8 +90,8 @@ def test_plan_of_an_untouched_folder_owes_everything_and_creates_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     planned = json.loads(printed("plan", "smoke", "--json"))
-    assert planned["to_do"] == 6
-    assert planned["trials_owed"] == {"vit/digits": 3, "crate/digits": 3}
+    assert planned["to_do"] == 9
+    assert planned["trials_owed"] == {"vit/digits": 3, "crate/digits": 3, "pixels/digits": 0}
     assert [cell["cell"] for cell in planned["cells"]][:2] == ["smoke/vit/digits/0", "smoke/vit/digits/1"]
     assert {cell["state"] for cell in planned["cells"]} == {"missing"}
     assert list(tmp_path.iterdir()) == []
