@@ -123,6 +123,8 @@ def test_our_models_keep_the_rules_with_other_options_too(model: str, options: d
     [
         ("digits", {"shift": 1}),
         ("digits", {"label_noise": 0.3}),
+        ("glyphs", {"side": "32", "train": "620", "test": "620"}),
+        ("glyphs", {"faces": "shared", "label_noise": 0.3, "train": 620, "test": 620, "seed": 1}),
     ],
 )
 def test_our_tasks_keep_the_rules_with_other_options_too(task: str, options: dict[str, Any]) -> None:
