@@ -15,8 +15,9 @@ in MSSA (section 2.3), and each difference is an option:
     softmax=plain    softmax(W_k W_k^T), without a temperature
 
 In both, one projection U, without a bias, is query, key and value at once. (Pseudocode by the same authors, arXiv
-2308.16271, appendix A, has LN(Z) + MSSA(LN(Z)); their formulas and code do not.) ISTA takes two products instead of
-three, since x D - x D^T D = (x - x D^T) D. D starts kaiming uniform, all else as torch starts it.
+2308.16271, appendix A, has LN(Z) + MSSA(LN(Z)); their formulas and code do not.) ISTA takes two products of the tokens
+instead of three, x D - x D^T D = (x - x D^T) D, and of many tokens one, x (D - D^T D). D starts kaiming uniform, all
+else as torch starts it.
 
 B batch, N tokens (class token first, then patches), D width, H heads (the paper's K), P head width.
 """
@@ -82,8 +83,10 @@ class ISTA(nn.Module):
     def forward(self, x_BND: Tensor) -> Tensor:
         """Return the codes, (B, N, D)."""
         D = self.dictionary
-        residual_BND = x_BND - F.linear(x_BND, D)
-        return F.relu(x_BND + self.eta * F.linear(residual_BND, D.T) - self.eta * self.lam)
+        # D^T D costs what a product of as many tokens as D has rows does: of more tokens, one product is less work.
+        are_many = x_BND.numel() > D.numel()
+        step_BND = x_BND @ (D - D.T @ D) if are_many else F.linear(x_BND - F.linear(x_BND, D), D.T)
+        return F.relu(x_BND + self.eta * step_BND - self.eta * self.lam)
 
 
 class Block(nn.Module):

@@ -9,12 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.plugins import textbook
 from tests.plugins.textbook import Parameters
 from whitebench import WhitebenchError
 from whitebench.names import configure
-from whitebench_models.crate import CRATE, CRATE_SPEC, MSSA, CRATEConfig
+from whitebench_models.crate import CRATE, CRATE_SPEC, ISTA, MSSA, CRATEConfig
 
 SHAPE, CLASSES = (2, 4, 6), 5
 SMALL = CRATEConfig(dim=12, depth=2, heads=3, patch=2, eta=0.2, lam=0.3)
@@ -70,6 +71,25 @@ def name_of_output(config: CRATEConfig) -> str:
 def test_logits_and_gradients_are_those_of_the_textbook(form: dict[str, Any]) -> None:
     config = replace(SMALL, **form, eps=0.8 if form["output"] == "tied" else SMALL.eps)
     textbook.check_against(build(config), torch.randn(3, *SHAPE), lambda image, p: textbook_crate(image, p, config))
+
+
+@pytest.mark.parametrize(("tokens", "products"), [(12, 2 * 12), (13, 13 + 12)])
+def test_ista_takes_two_products_of_few_tokens_and_one_of_more_than_the_width_with_the_same_codes(
+    tokens: int, products: int
+) -> None:
+    torch.manual_seed(0)
+    ista = ISTA(12, eta=0.2, lam=0.3).double()
+    x = torch.randn(1, tokens, 12, dtype=torch.float64, requires_grad=True)
+    D = ista.dictionary.detach().clone().requires_grad_()
+    expected = textbook.ista(x, D, eta=0.2, lam=0.3)
+    with FlopCounterMode(display=False) as counter:
+        codes = ista(x)
+    assert counter.get_total_flops() == 2 * products * 12 * 12  # a product of as many rows; D^T D has 12
+    torch.testing.assert_close(codes, expected, rtol=1e-12, atol=1e-12)
+    direction = torch.randn_like(codes)
+    ours = torch.autograd.grad((codes * direction).sum(), [x, ista.dictionary])
+    theirs = torch.autograd.grad((expected * direction).sum(), [x, D])
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_the_default_form_computes_what_the_released_code_does_to_the_bit() -> None:
