@@ -196,7 +196,7 @@ class ToST(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return the logits, (B, C)."""
-        patches_BND = self.stem(images_BCHW).flatten(2).transpose(1, 2)
+        patches_BND = self.stem(images_BCHW).flatten(2).transpose(1, 2).contiguous()
         tokens_BND = self.blocks(patches_BND + self.locate(self.waves))
         if self.cls is None:
             pooled_BD = tokens_BND.mean(dim=1)
