@@ -1,4 +1,4 @@
-"""How fast the harness is, as ratios measured in one run: `make perf`. Some four minutes; it fails nothing.
+"""How fast the harness is, as ratios measured in one run: the first half of `make perf`. It fails nothing.
 
 Each ratio is that of two medians over repeats that take turns, so that what else the machine does meets both.
 """
@@ -16,14 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tests.perf import bare, conductor
+from tests.perf.line import Line, in_turns, print_each
 from whitebench.events import EpochEnded
 from whitebench.fit import FitPlan, Fitted
 from whitebench.launch import Launcher, RunningFit, wait_for
@@ -36,44 +35,14 @@ EPOCHS = {"crate": 100, "vit": 40}
 """By contestant of `smoke`: some ten seconds each."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """Two things measured in turns, and what their ratio should be."""
-
-    what: str
-    aim: float
-    is_least: bool = False
-    """Whether the aim is the least that the ratio should be, not the most."""
-    first: Sequence[float]
-    second: Sequence[float]
-    """Seconds; the ratio is first to second."""
-    note: str = ""
-
-    @property
-    def ratio(self) -> float:
-        """The ratio of the medians."""
-        return statistics.median(self.first) / statistics.median(self.second)
-
-    def __str__(self) -> str:
-        is_met = self.ratio >= self.aim if self.is_least else self.ratio <= self.aim
-        aim = f"{'≥' if self.is_least else '≤'} {self.aim:g}"
-        verdict = "" if is_met else "  NOT MET"
-        figures = f"{_spread(self.first)} / {_spread(self.second)}"
-        return f"{self.what}\n    {self.ratio:.3f}  (aim {aim}){verdict}  {figures}{self.note}"
-
-
 def main() -> None:
     """Measure one line after the other, and print each as soon as it is known."""
     launcher = Launcher(threads=1)
     launcher.warm()
     with tempfile.TemporaryDirectory(prefix="whitebench-perf-") as name:
         folder = Path(name)
-        for measure in (measure_help, measure_start, measure_training, measure_parallel, measure_conductor):
-            busy, began = psutil.cpu_percent(interval=0.5), time.monotonic()
-            lines = measure(launcher, folder)
-            print(*lines, sep="\n")
-            seconds = time.monotonic() - began
-            print(f"    measured in {seconds:.0f} s; others kept {busy:.0f} % of the cores busy before\n", flush=True)
+        measures = (measure_help, measure_start, measure_training, measure_parallel, measure_conductor)
+        print_each(partial(measure, launcher, folder) for measure in measures)
     launcher.close()
 
 
@@ -183,12 +152,6 @@ def plan_of(name: str, folder: Path, *, label: str, epochs: int) -> FitPlan:
     )
 
 
-def in_turns(times: int, first: Callable[[], float], second: Callable[[], float]) -> tuple[list[float], list[float]]:
-    """Return what each gives, measured in turns."""
-    pairs = [(first(), second()) for _ in range(times)]
-    return [one for one, _ in pairs], [two for _, two in pairs]
-
-
 FRESH = """
 import sys, pickle, pathlib
 from whitebench.catalog import load_catalog
@@ -267,11 +230,6 @@ def _cleared(plan: FitPlan) -> FitPlan:
     shutil.rmtree(plan.folder, ignore_errors=True)
     plan.folder.mkdir(parents=True)
     return plan
-
-
-def _spread(values: Sequence[float]) -> str:
-    middle = f"{statistics.median(values):.3g} s"
-    return middle if len(values) == 1 else f"{middle} ({min(values):.3g} to {max(values):.3g}, {len(values)} times)"
 
 
 if __name__ == "__main__":
