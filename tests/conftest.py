@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
-# A shell makes what it starts in the background deaf to Ctrl-C, and all that this starts in turn.
+# A shell makes what it starts in the background deaf to Ctrl-C, nohup to a closed terminal, and all that this starts
+# in turn.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parent.parent
 
