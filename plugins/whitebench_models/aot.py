@@ -16,40 +16,23 @@ itself, and there becomes 1 + eta tau times what it was; in the others it select
 As the signal grows so do the products with it, until some noise selects: a higher tau holds for more layers.
 phi has no slope, so gradients pass through the values W_k alone; U starts orthogonal.
 
-Embedding, pooling, head and all other initial weights are CRATE's (arXiv 2306.01129), whose layer this is without ISTA.
+The layer one trains is CRATE's MSSA (arXiv 2306.01129); embedding, pooling, head and all other initial weights are
+CRATE's too.
 
-B batch, N tokens (class token first, then patches), D width, H heads (the paper's K), P head width, C classes.
+B batch, N tokens (class token first, then patches), D width, H heads (the paper's K), P head width.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whitebench import Layout, ModelSpec, Reference, Shape, WhitebenchError
-from whitebench_models.patches import check_sizes, count_patches, cut_patches
-
-
-class MSSA(nn.Module):
-    """Multi-head subspace self-attention, as it is trained."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.project = nn.Linear(dim, dim, bias=False)
-        # One head as wide as the token needs no mixing: as in CRATE.
-        self.out = nn.Linear(dim, dim) if heads > 1 else nn.Identity()
-
-    def forward(self, tokens_BND: Tensor) -> Tensor:
-        """Return the step towards the subspaces, (B, N, D)."""
-        w_BHNP = self.project(tokens_BND).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        mixed_BHNP = F.scaled_dot_product_attention(w_BHNP, w_BHNP, w_BHNP)
-        out_BND: Tensor = self.out(mixed_BHNP.transpose(1, 2).flatten(2))
-        return out_BND
+from whitebench_models.crate import MSSA
+from whitebench_models.frame import Frame, FrameConfig
 
 
 class ThresholdMSSA(nn.Module):
@@ -89,46 +72,19 @@ class Block(nn.Module):
         return tokens_BND + step_BND
 
 
-class AoT(nn.Module):
+class AoT(Frame):
     """The whole network, from images (B, channels, height, width) to logits (B, C)."""
 
     def __init__(self, config: AoTConfig, shape: Shape, classes: int) -> None:
-        super().__init__()
-        patches = count_patches("aot", shape, config.patch)
-        numbers = shape[0] * config.patch**2
-        self.patch = config.patch
-        self.pool = config.pool
-        self.embed = nn.Sequential(nn.LayerNorm(numbers), nn.Linear(numbers, config.dim), nn.LayerNorm(config.dim))
-        self.cls = nn.Parameter(torch.randn(1, 1, config.dim))
-        self.position = nn.Parameter(torch.randn(1, patches + 1, config.dim))
-        self.blocks = nn.Sequential(*(Block(config) for _ in range(config.depth)))
-        self.norm = nn.LayerNorm(config.dim)
-        self.head = nn.Linear(config.dim, classes)
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Return the logits, (B, C)."""
-        patches_BND = self.embed(cut_patches(images_BCHW, self.patch))
-        cls_B1D = self.cls.expand(len(images_BCHW), -1, -1)
-        tokens_BND = self.blocks(torch.cat([cls_B1D, patches_BND], dim=1) + self.position)
-        pooled_BD = tokens_BND[:, 0] if self.pool == "cls" else tokens_BND.mean(dim=1)
-        logits_BC: Tensor = self.head(self.norm(pooled_BD))
-        return logits_BC
+        super().__init__(config, shape, classes, layer=lambda: Block(config))
 
 
 @dataclass(frozen=True, kw_only=True)
-class AoTConfig:
+class AoTConfig(FrameConfig):
     """How large the AoT is, and which of its two layers it has; the defaults are for images of 8 x 8 pixels."""
 
-    dim: int = 64
-    """Width of a token."""
-    depth: int = 4
-    """Number of layers."""
-    heads: int = 4
-    """Subspaces, which share the width evenly."""
-    patch: int = 4
-    """Side of a patch, in pixels."""
-    pool: Literal["cls", "mean"] = "cls"
-    """What is classified: the class token, or the mean of all tokens."""
+    name: ClassVar[str] = "aot"
+
     attention: Literal["softmax", "threshold"] = "softmax"
     """The layer that is trained, or the one the theorem is about."""
     eta: float = 0.4
@@ -137,9 +93,7 @@ class AoTConfig:
     """Attention weights below it are zero, all others are tau; with attention=threshold only."""
 
     def __post_init__(self) -> None:
-        check_sizes("aot", dim=self.dim, heads=self.heads, depth=self.depth, patch=self.patch)
-        if self.pool not in ("cls", "mean"):
-            raise WhitebenchError(f"aot[pool={self.pool}]: choose pool=cls or pool=mean")
+        super().__post_init__()
         if self.attention not in ("softmax", "threshold"):
             raise WhitebenchError(f"aot[attention={self.attention}]: choose attention=softmax or attention=threshold")
         if self.eta <= 0:
