@@ -29,9 +29,9 @@ OPERATIONS: tuple[tuple[str, float, float], ...] = (
     ("translate_x", -0.1, 0.1),
     ("translate_y", -0.1, 0.1),
 )
-"""RandAugment's operations (arXiv 1909.13719, section 3) that grow with the magnitude in kornia and that images of any
-number of channels can take: without `color` (three channels) and `solarize` (which weakens in kornia, and is strongest
-at a magnitude of 0); contrast, brightness and sharpness begin at 1, no change."""
+"""RandAugment's operations (arXiv 1909.13719) that images of any number of channels can take, with kornia's ranges; the
+first two have no magnitude, the others grow with it. Without `identity`, `color` (three channels) and `solarize` (which
+in kornia is strongest at a magnitude of 0); contrast, brightness and sharpness begin at 1, no change."""
 
 
 def build_augmentation(recipe: Recipe, shape: Shape, permits: Collection[str]) -> Augmentation | None:

@@ -76,7 +76,8 @@ def resolve(plan: FitPlan, catalog: Catalog) -> Course:
             "and what chooses among trials may look at logits and labels alone"
         )
     metrics = [catalog.metric(name) for name in plan.metrics]
-    readouts = {name: catalog.readout(parse_name(name)[0]) for name in {readout, *plan.readouts} - {HEAD}}
+    wanted = [name for name in dict.fromkeys((readout, *plan.readouts)) if name != HEAD]
+    readouts = {name: catalog.readout(parse_name(name)[0]) for name in wanted}
     read = {name: Readout(spec=entry.spec, config=configured("readout", name, entry.spec.config))
             for name, entry in readouts.items()}  # fmt: skip
     items: list[Entry[Any]] = [model, task, objective, primary, *metrics, *readouts.values()]

@@ -258,13 +258,13 @@ def _look_inside(
 
 
 def unscored(spec: MetricSpec, error: BaseException) -> Score:
-    """Return the score of a metric that raised."""
-    return _raised(spec, error)[0]
+    """Return the score of a metric that raised; the traceback goes to the log."""
+    _log.error("metric %s", spec.name, exc_info=error)
+    return Score.missing(spec, f"{RAISED}{told(error)}")
 
 
 def _raised(spec: MetricSpec, error: BaseException) -> list[Score]:
-    _log.error("metric %s", spec.name, exc_info=error)
-    return [Score.missing(spec, f"{RAISED}{told(error)}")]
+    return [unscored(spec, error)]
 
 
 def _scores(spec: MetricSpec, computed: object) -> list[Score]:

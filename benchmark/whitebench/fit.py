@@ -57,7 +57,7 @@ class FitPlan:
     @property
     def epochs(self) -> int:
         """How many there are to train; 0 where the model is scored as it stands."""
-        return self.budget.epochs if self.contestant.epochs is None else self.contestant.epochs
+        return self.contestant.epochs_of(self.budget)
 
 
 @dataclass(frozen=True, kw_only=True)

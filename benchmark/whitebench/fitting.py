@@ -154,7 +154,8 @@ def _controls(course: Course, subject: Subject, test: Samples, reader: Reader) -
             logits = logits_of(name, test.inputs)
             if logits is None:
                 return None
-            scored = evaluation.score_predictions(course.primary, subject.context, logits, test.labels)[0]
+            found = evaluation.score_predictions(course.primary, subject.context, logits, test.labels)
+            scored = next(one for one in found if one.name == course.primary.name)
         except (Exception, SystemExit) as error:
             scored = evaluation.unscored(course.primary, error)
         return dataclasses.replace(scored, name=f"{course.primary.name}/{name}")

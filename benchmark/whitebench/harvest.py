@@ -142,7 +142,7 @@ class Harvest:
             scores=fitted.scores,
             costs=(*fitted.costs, tuning_time),
             chosen=fit.chosen,
-            epochs_allowed=self.suite.epochs_of(fit.work.cell.contestant),
+            epochs_allowed=fit.work.cell.contestant.epochs_of(self.suite.budget),
             reported_epoch=fitted.reported_epoch,
             validation=fitted.validation,
             test_samples=fitted.test_samples,

@@ -48,6 +48,10 @@ class Contestant:
     epochs: Literal[0] | None = None
     """0 to be scored as it stands, without training or tuning. No other number: the budget is everyone's."""
 
+    def epochs_of(self, budget: Budget) -> int:
+        """Return how many epochs a fit of this contestant has; 0 where it is scored as it stands."""
+        return budget.epochs if self.epochs is None else self.epochs
+
     def __post_init__(self) -> None:
         if not self.label:
             object.__setattr__(self, "label", self.model)
@@ -124,13 +128,9 @@ class Suite:
         """The file's contestants, then the guests."""
         return (*self.contestants, *self.guests)
 
-    def epochs_of(self, contestant: Contestant) -> int:
-        """Return how many epochs a fit of `contestant` has."""
-        return self.budget.epochs if contestant.epochs is None else contestant.epochs
-
     def trials_of(self, contestant: Contestant) -> int:
         """Return how many tuning trials `contestant` has per task: none where there is nothing to train."""
-        return self.budget.trials if self.epochs_of(contestant) else 0
+        return self.budget.trials if contestant.epochs_of(self.budget) else 0
 
     def contestant(self, label: str) -> Contestant | None:
         """Return the contestant called `label`, if there is one."""

@@ -11,22 +11,16 @@ B batch, D numbers in a sample, C classes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from whitebench import ModelSpec, Shape
-
-
-@dataclass(frozen=True, kw_only=True)
-class PixelsOptions:
-    """It takes none."""
+from whitebench import ModelSpec, NoOptions, Shape
 
 
 class Pixels(nn.Module):
     """One linear layer, from samples (B, …) to logits (B, C)."""
 
-    def __init__(self, _: PixelsOptions, shape: Shape, classes: int) -> None:
+    def __init__(self, _: NoOptions, shape: Shape, classes: int) -> None:
         super().__init__()
         self.head = nn.Linear(math.prod(shape), classes)
         nn.init.zeros_(self.head.weight)
@@ -41,7 +35,7 @@ class Pixels(nn.Module):
 PIXELS = ModelSpec(
     name="pixels",
     summary="The samples as they are, and a linear layer: what features must beat",
-    config=PixelsOptions,
+    config=NoOptions,
     build=Pixels,
     head="head",
 )

@@ -2,11 +2,12 @@
 
 import torch
 
-from whitebench_models.pixels import PIXELS, Pixels, PixelsOptions
+from whitebench import NoOptions
+from whitebench_models.pixels import PIXELS, Pixels
 
 
 def test_features_are_the_samples_flattened_and_the_logits_linear_in_them() -> None:
-    model = Pixels(PixelsOptions(), (1, 2, 3), 4)
+    model = Pixels(NoOptions(), (1, 2, 3), 4)
     images = torch.arange(12.0).reshape(2, 1, 2, 3)
     torch.nn.init.normal_(model.head.weight)
     torch.nn.init.normal_(model.head.bias)
@@ -16,4 +17,4 @@ def test_features_are_the_samples_flattened_and_the_logits_linear_in_them() -> N
 
 
 def test_before_training_every_class_is_as_likely() -> None:
-    assert not Pixels(PixelsOptions(), (1, 8, 8), 10)(torch.rand(3, 1, 8, 8)).any()
+    assert not Pixels(NoOptions(), (1, 8, 8), 10)(torch.rand(3, 1, 8, 8)).any()
