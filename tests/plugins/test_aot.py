@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.plugins.textbook import Parameters, check_against, classify, embed, norm
 from whitebench import WhitebenchError
 from whitebench.testing import check_model
 from whitebench_models.aot import AOT, AoT, AoTConfig
@@ -16,19 +17,14 @@ SHAPE, CLASSES = (2, 4, 6), 5
 SMALL = AoTConfig(dim=12, depth=2, heads=3, patch=2, eta=0.5, tau=0.2)
 
 
-def textbook_norm(x: Tensor, p: dict[str, Tensor], name: str) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / ((centred**2).mean(-1, keepdim=True) + 1e-5).sqrt() * p[f"{name}.weight"] + p[f"{name}.bias"]
-
-
 def textbook_weights(w: Tensor, n: int, scale: float) -> list[Tensor]:
     likeness = [(scale * (w[n] * other).sum()).exp() for other in w]
     return [one / torch.stack(likeness).sum() for one in likeness]
 
 
-def textbook_step(z: Tensor, p: dict[str, Tensor], block: str, config: AoTConfig) -> Tensor:
+def textbook_step(z: Tensor, p: Parameters, block: str, config: AoTConfig) -> Tensor:
     is_trained = config.attention == "softmax"
-    tokens = textbook_norm(z, p, f"{block}.norm") if is_trained else z
+    tokens = norm(z, p, f"{block}.norm") if is_trained else z
     mixed, pulled = [], torch.zeros_like(z)
     for U in p[f"{block}.attention.project.weight"].chunk(config.heads):
         w = tokens @ U.T
@@ -47,20 +43,11 @@ def textbook_step(z: Tensor, p: dict[str, Tensor], block: str, config: AoTConfig
     return torch.cat(mixed, 1) @ p[f"{block}.attention.out.weight"].T + p[f"{block}.attention.out.bias"]
 
 
-def textbook_aot(image: Tensor, p: dict[str, Tensor], config: AoTConfig) -> Tensor:
-    side = config.patch
-    _, height, breadth = image.shape
-    patches = [
-        image[:, i : i + side, j : j + side].permute(1, 2, 0).reshape(-1)
-        for i in range(0, height, side)
-        for j in range(0, breadth, side)
-    ]
-    embedded = textbook_norm(torch.stack(patches), p, "embed.0") @ p["embed.1.weight"].T + p["embed.1.bias"]
-    z = torch.cat([p["cls"][0], textbook_norm(embedded, p, "embed.2")]) + p["position"][0]
+def textbook_aot(image: Tensor, p: Parameters, config: AoTConfig) -> Tensor:
+    z = embed(image, p, config.patch)
     for layer in range(config.depth):
         z = z + textbook_step(z, p, f"blocks.{layer}", config)
-    pooled = z[0] if config.pool == "cls" else z.sum(0) / len(z)
-    return textbook_norm(pooled, p, "norm") @ p["head.weight"].T + p["head.bias"]
+    return classify(z, p, config.pool)
 
 
 def build(config: AoTConfig = SMALL) -> AoT:
@@ -79,18 +66,7 @@ def test_logits_and_gradients_are_those_of_the_textbook(
 ) -> None:
     config = replace(SMALL, attention=attention, heads=heads, pool=pool)
     model = build(config)
-    images = torch.randn(3, *SHAPE, dtype=torch.float64, requires_grad=True)
-    parameters = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
-    theirs = torch.stack([textbook_aot(image, parameters, config) for image in images])
-    ours = model(images)
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    direction = torch.randn_like(ours)
-    for mine, textbook in zip(
-        torch.autograd.grad((ours * direction).sum(), [images, *model.parameters()]),
-        torch.autograd.grad((theirs * direction).sum(), [images, *parameters.values()]),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, textbook, rtol=1e-12, atol=1e-12)
+    check_against(model, torch.randn(3, *SHAPE), lambda image, p: textbook_aot(image, p, config))
 
 
 WIDTH, SUBSPACES, TOKENS, LAYERS = 256, 4, 30, 5

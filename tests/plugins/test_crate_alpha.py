@@ -8,21 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.plugins.textbook import Parameters, check_against, linear, norm, patches_of
 from whitebench import WhitebenchError
 from whitebench.names import configure
 from whitebench.testing import check_model
 from whitebench_models.crate_alpha import CRATE_ALPHA, ISTA, CRATEAlpha, CRATEAlphaConfig
 
-SHAPE, CLASSES = (2, 4, 6), 5
+SHAPE, CLASSES, EPS = (2, 4, 6), 5, 1e-6
 SMALL = CRATEAlphaConfig(dim=12, depth=2, heads=3, patch=2, overcomplete=3, eta=0.2, lam=0.3)
 
 
-def textbook_norm(x: Tensor, p: dict[str, Tensor], name: str) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / ((centred**2).mean(-1, keepdim=True) + 1e-6).sqrt() * p[f"{name}.weight"] + p[f"{name}.bias"]
-
-
-def textbook_mssa(z: Tensor, p: dict[str, Tensor], block: str, heads: int) -> Tensor:
+def textbook_mssa(z: Tensor, p: Parameters, block: str, heads: int) -> Tensor:
     mixed = []
     for U in p[f"{block}.mssa.project.weight"].chunk(heads):
         W = z @ U.T
@@ -39,23 +35,16 @@ def textbook_code(x: Tensor, D: Tensor, eta: float, lam: float) -> Tensor:
     return z
 
 
-def textbook_crate_alpha(image: Tensor, p: dict[str, Tensor], config: CRATEAlphaConfig) -> Tensor:
-    side = config.patch
-    _, height, breadth = image.shape
-    patches = [
-        image[:, i : i + side, j : j + side].permute(1, 2, 0).reshape(-1)
-        for i in range(0, height, side)
-        for j in range(0, breadth, side)
-    ]
-    embedded = torch.stack(patches) @ p["embed.weight"].T + p["embed.bias"]
+def textbook_crate_alpha(image: Tensor, p: Parameters, config: CRATEAlphaConfig) -> Tensor:
+    embedded = linear(patches_of(image, config.patch), p, "embed")
     z = torch.cat([p["cls"][0], embedded]) + p["position"][0]
     for layer in range(config.depth):
         block = f"blocks.{layer}"
-        z = z + textbook_mssa(textbook_norm(z, p, f"{block}.norm1"), p, block, config.heads)
+        z = z + textbook_mssa(norm(z, p, f"{block}.norm1", eps=EPS), p, block, config.heads)
         D, D1 = p[f"{block}.ista.dictionary"], p[f"{block}.decode.weight"]
-        codes = [textbook_code(x, D, config.eta, config.lam) for x in textbook_norm(z, p, f"{block}.norm2")]
+        codes = [textbook_code(x, D, config.eta, config.lam) for x in norm(z, p, f"{block}.norm2", eps=EPS)]
         z = z + torch.stack([D1 @ code for code in codes])
-    return textbook_norm(z[0], p, "norm") @ p["head.weight"].T + p["head.bias"]
+    return linear(norm(z[0], p, "norm", eps=EPS), p, "head")
 
 
 def build(config: CRATEAlphaConfig = SMALL) -> CRATEAlpha:
@@ -70,18 +59,7 @@ def build(config: CRATEAlphaConfig = SMALL) -> CRATEAlpha:
 def test_logits_and_gradients_are_those_of_the_textbook(heads: int) -> None:
     config = replace(SMALL, heads=heads)
     model = build(config)
-    images = torch.randn(3, *SHAPE, dtype=torch.float64, requires_grad=True)
-    parameters = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
-    theirs = torch.stack([textbook_crate_alpha(image, parameters, config) for image in images])
-    ours = model(images)
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    direction = torch.randn_like(ours)
-    for mine, textbook in zip(
-        torch.autograd.grad((ours * direction).sum(), [images, *model.parameters()]),
-        torch.autograd.grad((theirs * direction).sum(), [images, *parameters.values()]),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, textbook, rtol=1e-12, atol=1e-12)
+    check_against(model, torch.randn(3, *SHAPE), lambda image, p: textbook_crate_alpha(image, p, config))
 
 
 def test_each_step_of_a_size_that_the_dictionary_allows_lowers_the_lasso() -> None:
