@@ -66,9 +66,7 @@ def run_question(
     """Ask `question` about a plan in its own process: what it raised goes to the conductor, what it printed nowhere."""
     os.setpgid(0, 0)
     _hold(lifeline, plan)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+    _silence()
     try:
         question(plan)
         raised: Failure | None = None
@@ -121,8 +119,18 @@ def _beat_into(beats: Any) -> None:
     pulse.beat()
 
 
+def _silence() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
 def _log_to(file: Path) -> None:
-    log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:  # its folder is gone, or the disk is full: a fit never writes to the conductor's terminal
+        _silence()
+        raise
     os.dup2(log, 1)
     os.dup2(log, 2)
     for stream in (sys.stdout, sys.stderr):

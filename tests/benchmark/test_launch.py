@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from whitebench.budget import Limits
+from whitebench.child import run_child
 from whitebench.fit import LOG, FitPlan, Fitted, Outcome, Pruned
 from whitebench.launch import GRACE, Launcher, RunningFit, wait_for
 from whitebench.result import Failure, FailureKind, to_json
@@ -510,6 +512,30 @@ def test_what_a_fit_prints_goes_to_its_log(
     outcome_of(launcher.start(plan))
     assert "last words" in (plan.folder / LOG).read_text(encoding="utf-8")
     assert "last words" not in "".join(capfd.readouterr())
+
+
+def test_a_fit_whose_log_cannot_be_opened_fails_without_a_word_on_the_terminal(
+    make_plan: MakePlan, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plan = make_plan()
+    (plan.folder / LOG).mkdir()
+    context = multiprocessing.get_context("fork")  # of this process, whose terminal is watched here
+    ours, channel = context.Pipe()
+    _hold, lifeline = context.Pipe()
+
+    def run() -> None:
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # pytest's own write past the file descriptors
+        run_child(plan, channel, lifeline, context.Value("d", 0.0, lock=False))
+
+    fit = context.Process(target=run)
+    fit.start()
+    assert ours.poll(10.0)
+    _moment, failure = ours.recv()
+    fit.join()
+    assert failure.kind == "error"
+    assert str(plan.folder / LOG) in failure.message
+    assert "IsADirectoryError" in failure.traceback
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_a_fit_from_the_warm_server_is_under_way_many_times_sooner_than_from_a_fresh_process(
