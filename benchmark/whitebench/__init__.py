@@ -5,6 +5,7 @@ This is the plugin author's one import: the Specs, the words they use, and the h
 
 from whitebench.errors import TaskDataError, WhitebenchError
 from whitebench.hookspecs import hookimpl
+from whitebench.reading import Picture, Reading
 from whitebench.space import Choice, FloatRange, IntRange
 from whitebench.specs import (
     Layout,
@@ -13,7 +14,6 @@ from whitebench.specs import (
     ModelSpec,
     NoOptions,
     ObjectiveSpec,
-    Reading,
     ReadoutSpec,
     Reference,
     Samples,
@@ -35,6 +35,7 @@ __all__ = [
     "ModelSpec",
     "NoOptions",
     "ObjectiveSpec",
+    "Picture",
     "Reading",
     "ReadoutSpec",
     "Reference",

@@ -12,9 +12,10 @@ from whitebench.fit import Answer, FitPlan, Fitted, Outcome
 from whitebench.identity import digest_of, study_parts
 from whitebench.ledger import PlannedCell
 from whitebench.names import parse_name, with_preset
+from whitebench.reading import Direction
 from whitebench.result import Chosen, Failure
 from whitebench.space import Space
-from whitebench.specs import HEAD, Direction
+from whitebench.specs import HEAD
 from whitebench.suite import Contestant, Suite
 from whitebench.tuning import Storage, Study, Trial, verdict
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from whitebench import evaluation
+from whitebench import scoring
 from whitebench.errors import TraceError, WhitebenchError
 from whitebench.evaluation import Subject
 from whitebench.fit import FitPlan, model_options
@@ -24,7 +24,7 @@ from whitebench.specs import (
     ObjectiveSpec,
     TaskSpec,
 )
-from whitebench.trace import observe
+from whitebench.tracing import observe
 from whitebench.weights import load_weights
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def resolve(plan: FitPlan, catalog: Catalog) -> Course:
     model, task = catalog.model(model_name), catalog.task(parse_name(plan.task)[0])
     objective = catalog.objective(parse_name(plan.contestant.objective)[0])
     readout, primary = plan.contestant.readout or objective.spec.readout, catalog.metric(plan.primary)
-    if not set(primary.spec.needs) <= evaluation.PREDICTION_NEEDS:
+    if not set(primary.spec.needs) <= scoring.PREDICTION_NEEDS:
         raise WhitebenchError(
             f"metric {plan.primary!r} cannot rank a suite: it needs {', '.join(primary.spec.needs)}, "
             "and what chooses among trials may look at logits and labels alone"
@@ -104,8 +104,8 @@ def _origin(owner: Owner) -> tuple[str, str]:
     return (owner.distribution, owner.version) if owner.version else (Path(owner.plugin).name, owner.distribution)
 
 
-def build(course: Course) -> Subject:
-    """Return the model, its weights drawn from torch's global generator.
+def build(course: Course, *, is_blank: bool = False) -> Subject:
+    """Return the model, its weights drawn from torch's global generator, and where not blank, loaded.
 
     Raises:
         WhitebenchError: the model cannot be built on this task; names both.
@@ -115,7 +115,7 @@ def build(course: Course) -> Subject:
         module = course.model.build(course.model_config, shape, course.task.classes)
     except WhitebenchError as error:
         raise WhitebenchError(f"model {course.plan.contestant.model} on task {course.plan.task}: {error}") from error
-    if course.plan.contestant.weights:
+    if course.plan.contestant.weights and not is_blank:
         _load(course, module)
     layout = course.model.layout
     return Subject(
@@ -146,7 +146,7 @@ def feature_width(course: Course, subject: Subject) -> int:
     Raises:
         TraceError: the head or a traced module is not where the model's Spec says.
     """
-    kinds = evaluation.traced_kinds(course.metrics, course.model)
+    kinds = scoring.traced_kinds(course.metrics, course.model)
     subject.module.eval()
     # Not in inference mode: a table that the model makes on its first pass could never be trained with.
     with torch.no_grad(), torch.random.fork_rng(devices=[]):

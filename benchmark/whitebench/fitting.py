@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
 
-from whitebench import cost, evaluation, footing
+from whitebench import cost, evaluation, footing, scoring
 from whitebench.course import Course, build, resolve
 from whitebench.errors import WhitebenchError
 from whitebench.evaluation import Subject
-from whitebench.fit import PREDICTIONS, TRACES, WEIGHTS, AskTest, FitPlan, Fitted, Pruned
+from whitebench.fit import PICTURES, PREDICTIONS, TRACES, WEIGHTS, AskTest, FitPlan, Fitted, Pruned
+from whitebench.gallery import save_pictures
 from whitebench.identity import ENGINES
 from whitebench.provenance import CODE, Provenance, commit_of, now, processor_name
 from whitebench.pulse import beat
+from whitebench.reading import Direction
 from whitebench.readout import RAW, Reader
 from whitebench.result import Score, digest
 from whitebench.samples import load_samples
 from whitebench.seeds import seed_everything
 from whitebench.source import versions_of
-from whitebench.specs import Direction, Samples, Split
+from whitebench.specs import Samples, Split
 from whitebench.training import Hear, Trained, train
 
 if TYPE_CHECKING:
@@ -83,7 +86,7 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     weights = digest((plan.folder / WEIGHTS).read_bytes())
     hear(AskTest(weights_sha256=weights))
     tested = _test(course, subject, dataclasses.replace(fitted, weights_sha256=weights), reader, ground)
-    return dataclasses.replace(tested, costs=_costs(course, subject, training, trained, peak))
+    return dataclasses.replace(tested, costs=[*_costs(course, subject, training, trained, peak), *tested.costs])
 
 
 def _load(course: Course, split: Split, ground: footing.Footing) -> tuple[Samples, str]:
@@ -113,9 +116,9 @@ def _as_it_stands(course: Course, subject: Subject, logits: Tensor, validation: 
     """Return the primary metric on the validation split of a model that was not trained."""
     metric = course.primary.build(subject.context)
     given = {"logits": logits, "labels": validation.labels}
-    with evaluation.ranking(course.primary):
+    with scoring.ranking(course.primary):
         metric.update(*[given[need] for need in course.primary.needs])
-    return evaluation.headline(course.primary, metric)
+    return scoring.headline(course.primary, metric)
 
 
 def _test(
@@ -130,20 +133,41 @@ def _test(
     logits = _predict(course, subject, test.inputs, reader)
     predictions = {"index": torch.arange(len(test)), "labels": test.labels.contiguous(), "logits": logits}
     save_file(predictions | evaluation.per_sample(course.primary, logits, test.labels), plan.folder / PREDICTIONS)
-    scores = evaluation.score(
-        subject, test, logits, course.metrics, batch_size=budget.batch_size, precision=budget.precision
+    memory, started = cost.PeakMemory(subject.device), time.monotonic()
+    found = scoring.score(
+        subject,
+        test,
+        logits,
+        course.metrics,
+        batch_size=budget.batch_size,
+        precision=budget.precision,
+        untrained=lambda: _untrained(course, subject),
     )
-    scores += _controls(course, subject, test, reader)
-    kinds = evaluation.traced_kinds(course.metrics, course.model)
+    measuring = [
+        _cost("measuring-time", "s", "none", time.monotonic() - started),
+        _cost("measuring-memory", "bytes", "none", memory.above_start()),
+    ]
+    save_pictures(found.pictures, plan.folder / PICTURES)
+    scores = [*found.scores, *_controls(course, subject, test, reader)]
+    kinds = scoring.traced_kinds(course.metrics, course.model)
     save_file(evaluation.trace_sample(subject, test, kinds, precision=budget.precision), plan.folder / TRACES)
     fingerprints = {**fitted.provenance.fingerprints, "test": fingerprint}
     return dataclasses.replace(
         fitted,
         scores=scores,
+        costs=measuring,
         test_samples=len(test),
         predictions_sha256=digest((plan.folder / PREDICTIONS).read_bytes()),
         provenance=dataclasses.replace(fitted.provenance, fingerprints=fingerprints, ended=now()),
     )
+
+
+def _untrained(course: Course, subject: Subject) -> Subject:
+    """Return the network as the cell's seed draws it: what it was before it learnt, or loaded, anything."""
+    seed_everything(course.plan.seed)
+    blank = build(course, is_blank=True)
+    blank.module.to(subject.device)
+    return blank
 
 
 def _controls(course: Course, subject: Subject, test: Samples, reader: Reader) -> list[Score]:
@@ -154,10 +178,10 @@ def _controls(course: Course, subject: Subject, test: Samples, reader: Reader) -
             logits = logits_of(name, test.inputs)
             if logits is None:
                 return None
-            found = evaluation.score_predictions(course.primary, subject.context, logits, test.labels)
+            found = scoring.score_predictions(course.primary, subject.context, logits, test.labels)
             scored = next(one for one in found if one.name == course.primary.name)
         except (Exception, SystemExit) as error:
-            scored = evaluation.unscored(course.primary, error)
+            scored = scoring.unscored(course.primary, error)
         return dataclasses.replace(scored, name=f"{course.primary.name}/{name}")
 
     scores = []

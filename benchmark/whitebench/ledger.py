@@ -13,8 +13,8 @@ from whitebench.catalog import Catalog, load_catalog
 from whitebench.errors import LostResultError, SuiteError, UnknownNameError
 from whitebench.identity import CellName, Identity, Parts, identify, identify_suite
 from whitebench.names import parse_name
+from whitebench.reading import Direction
 from whitebench.result import CellRecord, CellState
-from whitebench.specs import Direction
 from whitebench.store import Store
 from whitebench.suite import Contestant, Suite, load_suite, with_guests
 from whitebench.tags import StoredCell

@@ -18,11 +18,11 @@ from whitebench.augmentation import build_augmentation
 from whitebench.course import Course, feature_width
 from whitebench.diagnosis import find_in_gradients, find_in_step
 from whitebench.errors import DivergedError
-from whitebench.evaluation import headline, ranking
 from whitebench.events import EpochEnded
 from whitebench.optimisation import build_optimiser, mix_up, schedule_factor, soft_targets
 from whitebench.pulse import beat
 from whitebench.readout import Reader
+from whitebench.scoring import headline, ranking
 from whitebench.seeds import seed_everything
 
 if TYPE_CHECKING:

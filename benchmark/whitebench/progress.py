@@ -21,7 +21,7 @@ from whitebench.events import (
 )
 
 if TYPE_CHECKING:
-    from whitebench.specs import Direction
+    from whitebench.reading import Direction
 
 
 @dataclass(kw_only=True)

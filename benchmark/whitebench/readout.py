@@ -17,7 +17,7 @@ from whitebench.evaluation import Subject, autocast
 from whitebench.pulse import beat
 from whitebench.quotation import told
 from whitebench.specs import ReadoutSpec, Samples
-from whitebench.trace import observe
+from whitebench.tracing import observe
 
 if TYPE_CHECKING:
     import torchmetrics

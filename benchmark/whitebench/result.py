@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from whitebench.identity import CellName
 from whitebench.provenance import Provenance
-from whitebench.specs import Direction, MetricSpec, Reading
+from whitebench.reading import Direction, Reading
+from whitebench.specs import MetricSpec
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -39,6 +40,9 @@ class Score:
     spread: Sequence[float] = ()
     """Per layer, the unbiased standard deviation over samples."""
     nulls: Mapping[str, float] = field(default_factory=dict)
+    """The value where the claim cannot hold, by the null's name."""
+    null_profiles: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """The same per layer."""
 
     @classmethod
     def from_reading(cls, spec: MetricSpec, part: str, reading: Reading) -> Self:
@@ -55,6 +59,7 @@ class Score:
             unscored = "the metric gave no value and no reason"
         spread = [float(layer) for layer in reading.spread]
         nulls = {name: float(null) for name, null in reading.nulls.items()}
+        null_profiles = {name: tuple(map(float, null)) for name, null in reading.null_profiles.items()}
         return cls(
             name=f"{spec.name}/{part}" if part else spec.name,
             metric=spec.name,
@@ -66,6 +71,7 @@ class Score:
             profile=() if faulty else tuple(profile),
             spread=tuple(spread) if not faulty and all(map(math.isfinite, spread)) else (),
             nulls={name: null for name, null in nulls.items() if math.isfinite(null)},
+            null_profiles={name: null for name, null in null_profiles.items() if all(map(math.isfinite, null))},
         )
 
     @property

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from whitebench.errors import PluginError, near_misses
 from whitebench.quotation import LONGEST, quote, told
+from whitebench.reading import Direction
 from whitebench.space import Space
 from whitebench.wording import is_plain
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     import torch
     import torchmetrics
     from torch import Tensor
-
-Direction: TypeAlias = Literal["higher", "lower", "none"]
-"""Which way is better; `none` where neither is."""
 
 Shape: TypeAlias = tuple[int, ...]
 """One sample's shape without the batch, for images `(channels, height, width)`."""
@@ -212,26 +210,6 @@ class MetricContext:
     layout: Layout
 
 
-@dataclass(kw_only=True)  # not frozen: torchmetrics takes what `compute` returns apart and sets it anew
-class Reading:
-    """One number, or one number per layer, that a metric's `compute` returns with what it needs to be read."""
-
-    value: float | None
-    """The headline; None with a reason in `unscored`."""
-    profile: Sequence[float] = ()
-    """One number per layer, first layer first."""
-    nulls: Mapping[str, float] = field(default_factory=dict)
-    """The same number where the claim cannot hold, by the null's name, e.g. `{"random tokens": 0.83}`."""
-    spread: Sequence[float] = ()
-    """Per layer, the unbiased standard deviation over samples."""
-    direction: Direction | None = None
-    """The metric's own where not given."""
-    unit: str | None = None
-    """The metric's own where not given."""
-    unscored: str | None = None
-    """Why there is no value."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec:
     """A measure of predictions or of what happens inside, built on torchmetrics.
@@ -246,12 +224,14 @@ class MetricSpec:
     summary: str
     direction: Direction
     needs: tuple[str, ...]
-    """What `update` takes, in order: `logits` (B, C), `labels` (B,), `features` (B, D), `inputs`
-    (B, *shape), or a kind of trace (`tokens`, `codes`, `projections`, …), a list with one tensor per layer.
+    """What `update` takes, in order: `logits` (B, C), `labels` (B,), `features` (B, D), `inputs` (B, *shape), `index`
+    (B,), each sample's place in its split, or a kind of trace (`tokens`, `codes`, …): a list with one tensor per layer.
     Where a model offers no such trace the score is unscored and says so."""
     build: Callable[[MetricContext], torchmetrics.Metric]
     """`compute` returns a number, a Reading, or a mapping of name to either (scores `metric/name`)."""
     unit: str = ""
+    untrained: bool = False
+    """Whether the same is measured of the network as it was drawn, before it learnt anything: its null."""
     per_sample: Callable[[Tensor, Tensor], Tensor] | None = None
     """`(logits, labels) -> (B,)` where the metric is the mean of this over samples: lets the board
     say how much of a difference the test samples alone could make."""

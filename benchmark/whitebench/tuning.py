@@ -30,10 +30,11 @@ from whitebench.errors import StoreError, WhitebenchError
 from whitebench.events import EpochEnded
 from whitebench.identity import digest_of
 from whitebench.outage import patient
+from whitebench.reading import Direction
 from whitebench.result import Chosen
 from whitebench.sequence import DIMENSIONS, edges, quasi_random_point
 from whitebench.space import Choice, FloatRange, Space
-from whitebench.specs import Direction, Hyperparameters
+from whitebench.specs import Hyperparameters
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

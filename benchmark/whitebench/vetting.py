@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from whitebench.catalog import Catalog
 from whitebench.errors import SuiteError, WhitebenchError
-from whitebench.evaluation import PREDICTION_NEEDS
 from whitebench.names import configured, parse_name
+from whitebench.scoring import PREDICTION_NEEDS
 from whitebench.specs import HEAD
 from whitebench.suite import Suite
 from whitebench.wording import plain

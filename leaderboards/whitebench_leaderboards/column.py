@@ -6,14 +6,22 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from whitebench.specs import Direction
+from whitebench.reading import Direction
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.entry import Entry, Summary
 from whitebench_leaderboards.notation import ARROWS, SHARE, Quantity, has_own_unit, human, percent, plain, plus_minus
 
 NOTHING = "–"
 ESSENTIAL = 0
-_COST_PRIORITY = {"parameters": 2, "training-time": 4, "macs": 6, "inference-rate": 6, "peak-memory": 7}
+_COST_PRIORITY = {
+    "parameters": 2,
+    "training-time": 4,
+    "macs": 6,
+    "inference-rate": 6,
+    "peak-memory": 7,
+    "measuring-time": 8,
+    "measuring-memory": 9,
+}
 _COST_HEADS = {"macs": ("MACs", "per sample")}
 
 

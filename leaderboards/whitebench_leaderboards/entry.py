@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from whitebench.reading import Direction
 from whitebench.result import CellRecord, CellState, Result, Score
-from whitebench.specs import Direction
 from whitebench_leaderboards.heading import Heading
 from whitebench_leaderboards.statistics import Estimate, Outcome, estimate
 

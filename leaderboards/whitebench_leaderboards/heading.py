@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from whitebench.specs import Direction
+from whitebench.reading import Direction
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from whitebench.specs import Direction
+from whitebench.reading import Direction
 
 ARROWS: dict[Direction, str] = {"higher": "↑", "lower": "↓", "none": ""}
 MINUS = "−"

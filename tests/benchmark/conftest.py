@@ -168,9 +168,9 @@ class Depths(torchmetrics.Metric):
                        nulls={"noise": torch.tensor(1.5), "void": float("inf")})
 
 
-def depths(name, how, needs=("hidden",)):
+def depths(name, how, needs=("hidden",), untrained=False):
     return MetricSpec(name=name, version=1, summary="inside", direction="none", needs=needs,
-                      build=lambda context: Depths(how))
+                      build=lambda context: Depths(how), untrained=untrained)
 
 
 class Means(torchmetrics.Metric):
@@ -248,7 +248,8 @@ def register_metrics():
         share("error-raises", "update"), share("error-mute", "compute"), share("error-nan", "nan"),
         share("error-parts", "parts"),
         depths("depths", ""), depths("depths-hole", "hole"), depths("depths-text", "text"),
-        depths("depths-raises", "update"), depths("depths-missing", "", ("codes",)),
+        depths("depths-null", "", untrained=True), depths("depths-raises", "update"),
+        depths("depths-missing", "", ("codes",)),
     ]
 '''
 

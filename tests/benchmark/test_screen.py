@@ -20,8 +20,8 @@ from whitebench.events import (
     TrialEnded,
 )
 from whitebench.progress import Progress
+from whitebench.reading import Direction
 from whitebench.screen import Screen, duration, shortened, watch
-from whitebench.specs import Direction
 
 CRATE = "crate[dim=64,depth=4,heads=4,patch=2,eta=0.1]"
 HEADING = "Suite smoke version 1: two [bold] models"

@@ -10,8 +10,8 @@ import pytest
 
 from whitebench.budget import Tuning
 from whitebench.errors import WhitebenchError
+from whitebench.reading import Direction
 from whitebench.space import Choice, FloatRange, IntRange, Space
-from whitebench.specs import Direction
 from whitebench.tuning import Storage, Study, Trial, verdict
 
 SEARCH: dict[str, Space] = {

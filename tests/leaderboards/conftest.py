@@ -9,8 +9,8 @@ import pytest
 
 from whitebench.identity import CellName
 from whitebench.provenance import Provenance
+from whitebench.reading import Direction
 from whitebench.result import CellRecord, CellState, Chosen, Result, Score
-from whitebench.specs import Direction
 from whitebench_leaderboards.heading import Heading
 
 _PROVENANCE = Provenance(

@@ -11,9 +11,9 @@ from tests.plugins import textbook
 from tests.plugins.textbook import Parameters
 from whitebench import ModelSpec, WhitebenchError
 from whitebench.errors import OptionError
-from whitebench.evaluation import unmet_need
 from whitebench.names import configure
-from whitebench.trace import observe, offered_kinds
+from whitebench.scoring import unmet_need
+from whitebench.tracing import observe, offered_kinds
 from whitebench_metrics.coding_rate import METRICS
 from whitebench_models.crate import CRATE, CRATEConfig
 from whitebench_models.factorial import FACTORIAL

@@ -25,7 +25,7 @@ from tests.plugins.textbook_vit import (
 )
 from whitebench import WhitebenchError
 from whitebench.testing import check_model
-from whitebench.trace import observe
+from whitebench.tracing import observe
 from whitebench_models.attention import own_term
 from whitebench_models.ksvd_vit import KSVD_VIT, KSVDViTConfig, PrimalAttention
 from whitebench_models.vit import Attention, ViT

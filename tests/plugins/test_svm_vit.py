@@ -29,7 +29,7 @@ from tests.plugins.textbook_vit import (
 from whitebench import WhitebenchError
 from whitebench.cost import count_macs
 from whitebench.testing import check_model
-from whitebench.trace import observe
+from whitebench.tracing import observe
 from whitebench_models.attention import own_term
 from whitebench_models.svm_vit import SVM_VIT, BilinearAttention, SVMAttention, SVMViTConfig, hinge_on_gap
 from whitebench_models.vit import Attention, ViT, ViTConfig

@@ -25,7 +25,7 @@ from tests.plugins.textbook_vit import (
 )
 from whitebench import WhitebenchError
 from whitebench.testing import check_model
-from whitebench.trace import observe
+from whitebench.tracing import observe
 from whitebench_models.svr_vit import SVR_VIT, SVRAttention, SVRViTConfig, pool_runs, run_sizes
 from whitebench_models.vit import Attention, ViT, ViTConfig
 

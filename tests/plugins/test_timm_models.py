@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from tests.conftest import Type
 from whitebench import Layout, MetricContext, Samples, WhitebenchError
 from whitebench.catalog import load_catalog
-from whitebench.evaluation import Subject, predict, score
+from whitebench.evaluation import Subject, predict
+from whitebench.scoring import score
 from whitebench.testing import check_model
-from whitebench.trace import observe
+from whitebench.tracing import observe
 from whitebench.weights import load_weights, match_weights
 from whitebench_models.timm_models import TIMM, TimmConfig, TimmModel
 from whitebench_models.vit import MLP
@@ -158,7 +159,7 @@ def test_a_model_without_tokens_offers_no_trace_and_loses_only_the_metrics_that_
     catalog = load_catalog()
     metrics = [catalog.metric(name).spec for name in ("accuracy", "coding-rate", "sparsity", "subspace-coding-rate")]
     logits = predict(subject, samples.inputs, batch_size=4)
-    accuracy, *others = score(subject, samples, logits, metrics, batch_size=4)
+    accuracy, *others = score(subject, samples, logits, metrics, batch_size=4).scores
     assert accuracy.value == pytest.approx((logits.argmax(1) == samples.labels).double().mean().item())
     assert [(one.metric, one.unscored) for one in others] == [
         ("coding-rate", "model timm gives no trace of tokens (it gives none)"),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
+from whitebench.reading import Reading
 from whitebench.result import Score
-from whitebench.specs import Layout, MetricContext, MetricSpec, Reading
+from whitebench.specs import Layout, MetricContext, MetricSpec
 from whitebench.testing.rule import attempt, is_close, rule
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def _random_samples(spec: MetricSpec, context: MetricContext) -> dict[str, Tenso
         "labels": torch.randint(context.classes, (SAMPLES,), generator=generator),
         "features": draw(WIDTH),
         "inputs": draw(*context.shape),
+        "index": torch.arange(SAMPLES),
         "attention": [draw(context.layout.heads, TOKENS, TOKENS).softmax(dim=-1) for _ in range(LAYERS)],
     }
     return {need: known[need] if need in known else [draw(TOKENS, WIDTH) for _ in range(LAYERS)] for need in spec.needs}

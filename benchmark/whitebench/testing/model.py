@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from whitebench.names import configure
 from whitebench.specs import Layout, ModelSpec, Shape
 from whitebench.testing.rule import attempt, is_close, rule
-from whitebench.trace import observe
+from whitebench.tracing import observe
 
 BATCH = 6
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from whitebench.errors import TraceError
-from whitebench.trace import Observation, observe, offered_kinds
+from whitebench.tracing import Observation, observe, offered_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -1,0 +1,327 @@
+"""Scoring: predictions first, then every metric on its own, so that none can lose another's work.
+
+Knows no trainer and no store: a subject, samples and metric Specs are all it takes. Legend: N samples, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from whitebench.errors import MetricError, WhitebenchError
+from whitebench.evaluation import autocast, predict
+from whitebench.gallery import checked
+from whitebench.pulse import beat
+from whitebench.quotation import told
+from whitebench.reading import Picture, Reading
+from whitebench.result import RAISED, Score
+from whitebench.tracing import observe, offered_kinds
+
+if TYPE_CHECKING:
+    import torchmetrics
+    from torch import Tensor
+
+    from whitebench.evaluation import Subject
+    from whitebench.specs import MetricContext, MetricSpec, ModelSpec, Samples
+
+PREDICTION_NEEDS = frozenset({"logits", "labels"})
+"""What can be scored from stored predictions alone."""
+BATCH_NEEDS = PREDICTION_NEEDS | {"features", "inputs", "index"}
+"""What is no kind of trace."""
+UNTRAINED = "untrained"
+"""The null that the same network is, as it was drawn and before it learnt anything."""
+FIRST_LOOK = 8
+"""Samples in the first look inside, which shows how much memory a sample's traces take."""
+TRACED_BYTES = 2**28
+"""How much the traces of one look may take: of a large model at 224 pixels, a sample's are some 40 MB."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What metrics made of one model."""
+
+    scores: list[Score]
+    """In the metrics' order."""
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    """By the score's name and the picture's own, `coding-rate/share/profile`."""
+
+
+def score(
+    subject: Subject,
+    samples: Samples,
+    logits: Tensor,
+    metrics: Sequence[MetricSpec],
+    *,
+    batch_size: int,
+    precision: str = "32",
+    untrained: Callable[[], Subject] | None = None,
+) -> Scored:
+    """Return the scores of `metrics` in their order, given the logits (N, C) of `samples`.
+
+    What needs only predictions is computed from them; the rest in one more pass that looks inside.
+    A metric that does not apply, or raises, is unscored with its reason and costs no other its score.
+    `untrained` gives the network as it was before it learnt anything: the null of the metrics that ask for it.
+    """
+    found = _score(subject, samples, logits, metrics, batch_size=batch_size, precision=precision)
+    is_scored = {one.metric for one in found.scores if one.value is not None}
+    compared = [spec for spec in metrics if spec.untrained and spec.name in is_scored]
+    if untrained is None or not compared:
+        return found
+    try:
+        blank = untrained()
+        blank_logits = predict(blank, samples.inputs, batch_size=batch_size, precision=precision)
+        null = _score(blank, samples, blank_logits, compared, batch_size=batch_size, precision=precision)
+    except (Exception, SystemExit):  # a null that cannot be had costs no score
+        _log.exception("the untrained network")
+        return found
+    return _beside(found, null)
+
+
+def _score(
+    subject: Subject,
+    samples: Samples,
+    logits: Tensor,
+    metrics: Sequence[MetricSpec],
+    *,
+    batch_size: int,
+    precision: str,
+) -> Scored:
+    done: dict[str, Scored] = {}
+    for spec in metrics:
+        if set(spec.needs) <= PREDICTION_NEEDS:
+            try:
+                done[spec.name] = _score_predictions(spec, subject.context, logits, samples.labels)
+            except (Exception, SystemExit) as error:  # whatever a stranger's metric does
+                done[spec.name] = _raised(spec, error)
+    inside = [spec for spec in metrics if spec.name not in done]
+    done |= _score_inside(subject, samples, logits, inside, batch_size=batch_size, precision=precision)
+    return Scored(
+        scores=[score for spec in metrics for score in done[spec.name].scores],
+        pictures={name: one for spec in metrics for name, one in done[spec.name].pictures.items()},
+    )
+
+
+def _beside(found: Scored, null: Scored) -> Scored:
+    """Return `found` with the untrained network's values as nulls, and its series in the same pictures."""
+    nulls = {one.name: one for one in null.scores}
+
+    def compare(one: Score) -> Score:
+        other = nulls.get(one.name)
+        if one.value is None or other is None or other.value is None:
+            return one
+        profiles = {UNTRAINED: other.profile} if len(other.profile) == len(one.profile) > 0 else {}
+        return dataclasses.replace(
+            one, nulls={**one.nulls, UNTRAINED: other.value}, null_profiles={**one.null_profiles, **profiles}
+        )
+
+    def overlay(name: str, one: Picture) -> Picture:
+        other = null.pictures.get(name)
+        series = {} if other is None else {f"{label}, {UNTRAINED}": array for label, array in other.series.items()}
+        return dataclasses.replace(one, series={**one.series, **series})
+
+    return Scored(
+        scores=[compare(one) for one in found.scores],
+        pictures={name: overlay(name, one) for name, one in found.pictures.items()},
+    )
+
+
+def score_predictions(spec: MetricSpec, context: MetricContext, logits: Tensor, labels: Tensor) -> list[Score]:
+    """Return the scores of one metric that needs nothing but logits (N, C) and labels (N,)."""
+    return _score_predictions(spec, context, logits, labels).scores
+
+
+def _score_predictions(spec: MetricSpec, context: MetricContext, logits: Tensor, labels: Tensor) -> Scored:
+    metric = spec.build(context)
+    given = {"logits": logits, "labels": labels}
+    metric.update(*[given[need] for need in spec.needs])
+    return _scored(spec, metric.compute())
+
+
+@contextmanager
+def ranking(spec: MetricSpec) -> Iterator[None]:
+    """Turn what the metric that ranks a suite raises into MetricError."""
+    try:
+        yield
+    except MetricError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise MetricError(f"metric {spec.name!r} raised {told(error)}") from error
+
+
+def headline(spec: MetricSpec, metric: torchmetrics.Metric) -> float:
+    """Return the one number that the metric which ranks a suite has computed.
+
+    Raises:
+        MetricError: it raised, or gave no finite number under its own name; says what it gave.
+    """
+    with ranking(spec):
+        scores = _scored(spec, metric.compute()).scores
+    found = next((one for one in scores if one.name == spec.name), None)
+    if found is None or found.value is None:
+        why = (
+            found.unscored if found else f"it computes {', '.join(one.name for one in scores)}, none called by its name"
+        )
+        raise MetricError(f"metric {spec.name!r} gives nothing to rank by: {why}")
+    return found.value
+
+
+def unmet_need(spec: MetricSpec, model: ModelSpec, offered: Collection[str] | None = None) -> str | None:
+    """Return why `model` cannot give what the metric needs, or None where it can.
+
+    `offered` are the kinds of trace that a look inside found; where nobody has looked, those of its Spec.
+    """
+    offered = offered_kinds(model.trace) if offered is None else offered
+    if offered is None:
+        return None
+    lacking = [need for need in spec.needs if need not in BATCH_NEEDS and need not in offered]
+    if not lacking:
+        return None
+    kinds = f"it gives {', '.join(sorted(offered))}" if offered else "it gives none"
+    return f"model {model.name} gives no trace of {' and '.join(lacking)} ({kinds})"
+
+
+def traced_kinds(metrics: Sequence[MetricSpec], model: ModelSpec) -> frozenset[str]:
+    """Return the kinds of trace that those of `metrics` need which apply to `model`."""
+    return frozenset(
+        need for one in metrics if unmet_need(one, model) is None for need in one.needs if need not in BATCH_NEEDS
+    )
+
+
+@torch.inference_mode()
+def _score_inside(
+    subject: Subject,
+    samples: Samples,
+    logits: Tensor,
+    metrics: Sequence[MetricSpec],
+    *,
+    batch_size: int,
+    precision: str,
+) -> dict[str, Scored]:
+    done: dict[str, Scored] = {}
+    living: list[tuple[MetricSpec, torchmetrics.Metric]] = []
+    for spec in metrics:
+        if (reason := unmet_need(spec, subject.spec)) is not None:
+            done[spec.name] = _missing(spec, reason)
+            continue
+        try:
+            living.append((spec, spec.build(subject.context).to(subject.device)))
+        except (Exception, SystemExit) as error:
+            done[spec.name] = _raised(spec, error)
+    subject.module.eval()
+    start, size = 0, min(batch_size, FIRST_LOOK)
+    while start < len(samples) and living:
+        kinds = traced_kinds([spec for spec, _ in living], subject.spec)
+        rows = slice(start, start + size)
+        try:
+            given, offered = _look_inside(subject, samples, logits, rows, kinds=kinds, precision=precision)
+        except (Exception, SystemExit) as error:
+            return done | {spec.name: _raised(spec, error) for spec, _ in living}
+        for spec, metric in list(living):
+            if (reason := unmet_need(spec, subject.spec, offered)) is not None:
+                living.remove((spec, metric))
+                done[spec.name] = _missing(spec, reason)
+                continue
+            try:
+                metric.update(*[given[need] for need in spec.needs])
+            except (Exception, SystemExit) as error:
+                living.remove((spec, metric))
+                done[spec.name] = _raised(spec, error)
+            beat()
+        start += size
+        size = max(1, min(batch_size, TRACED_BYTES * len(given["index"]) // max(_traced_bytes(given, kinds), 1)))
+    for spec, metric in living:
+        beat()
+        try:
+            done[spec.name] = _scored(spec, metric.compute())
+        except (Exception, SystemExit) as error:
+            done[spec.name] = _raised(spec, error)
+    return done
+
+
+def _look_inside(
+    subject: Subject, samples: Samples, logits: Tensor, rows: slice, *, kinds: frozenset[str], precision: str
+) -> tuple[Mapping[str, Any], frozenset[str]]:
+    """Return everything that a metric may need of one batch, by the need's name, and the kinds of trace on offer."""
+    inputs = samples.inputs[rows].to(subject.device)
+    with autocast(subject.device, precision):
+        seen = observe(subject.module, inputs, head=subject.spec.head, trace=subject.spec.trace, kinds=kinds)
+    given = {
+        "logits": logits[rows].to(subject.device),
+        "labels": samples.labels[rows].to(subject.device),
+        "inputs": inputs,
+        "index": torch.arange(len(samples), device=subject.device)[rows],
+        "features": seen.features,
+        **seen.trace,
+    }
+    return given, seen.offered
+
+
+def _traced_bytes(given: Mapping[str, Any], kinds: Collection[str]) -> int:
+    return sum(layer.nbytes for kind in kinds for layer in given.get(kind, ()))
+
+
+def unscored(spec: MetricSpec, error: BaseException) -> Score:
+    """Return the score of a metric that raised; the traceback goes to the log."""
+    _log.error("metric %s", spec.name, exc_info=error)
+    return Score.missing(spec, f"{RAISED}{told(error)}")
+
+
+def _raised(spec: MetricSpec, error: BaseException) -> Scored:
+    return Scored(scores=[unscored(spec, error)])
+
+
+def _missing(spec: MetricSpec, reason: str) -> Scored:
+    return Scored(scores=[Score.missing(spec, reason)])
+
+
+def _scored(spec: MetricSpec, computed: object) -> Scored:
+    parts = {str(part): one for part, one in computed.items()} if isinstance(computed, Mapping) else {"": computed}
+    readings = {part: _reading(one) for part, one in parts.items()}
+    scores = {part: Score.from_reading(spec, part, reading) for part, reading in readings.items()}
+    return Scored(
+        scores=list(scores.values()),
+        pictures={
+            f"{scores[part].name}/{name}": picture
+            for part, reading in readings.items()
+            for name, picture in checked(reading.pictures).items()
+        },
+    )
+
+
+def _reading(computed: object) -> Reading:
+    """Return what a metric computed as a Reading of plain, finite numbers."""
+    if isinstance(computed, Reading):
+        return _plain(computed)
+    if (isinstance(computed, torch.Tensor) and computed.numel() == 1) or isinstance(computed, int | float):
+        return Reading(value=float(computed))
+    raise WhitebenchError(
+        f"compute returned {type(computed).__name__}; it must be a number, a Reading, or a mapping of names to these"
+    )
+
+
+def _plain(reading: Reading) -> Reading:
+    profile = [float(value) for value in reading.profile]
+    spread = [float(value) for value in reading.spread]
+    nulls = {str(name): float(value) for name, value in reading.nulls.items()}
+    null_profiles = {str(name): [float(value) for value in one] for name, one in reading.null_profiles.items()}
+    plain = dataclasses.replace(
+        reading,
+        value=None if reading.value is None else float(reading.value),
+        profile=profile,
+        spread=spread if all(map(math.isfinite, spread)) else (),  # a single sample has none
+        nulls={name: value for name, value in nulls.items() if math.isfinite(value)},
+        null_profiles={name: one for name, one in null_profiles.items() if all(map(math.isfinite, one))},
+    )
+    for layer, value in enumerate(profile, start=1):
+        if not math.isfinite(value):
+            return dataclasses.replace(plain, value=None, profile=(), spread=(), unscored=f"layer {layer} is {value}")
+    return plain
