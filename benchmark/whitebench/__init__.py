@@ -3,6 +3,10 @@
 This is the plugin author's one import: the Specs, the words they use, and the hook marker.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from whitebench.errors import TaskDataError, WhitebenchError
 from whitebench.hookspecs import hookimpl
 from whitebench.reading import Picture, Reading
@@ -21,7 +25,16 @@ from whitebench.specs import (
     Split,
     TaskSpec,
     Trace,
+    TraceSpec,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from torch import Tensor, nn
+
+    from whitebench.lens import Data, Plan
+    from whitebench.scoring import Scored
 
 __version__ = "0.1.0"
 
@@ -45,7 +58,32 @@ __all__ = [
     "TaskDataError",
     "TaskSpec",
     "Trace",
+    "TraceSpec",
     "WhitebenchError",
     "__version__",
     "hookimpl",
+    "score",
+    "trace",
 ]
+
+
+def trace(model: nn.Module, batch: Tensor, spec: Plan, kinds: Collection[str] | None = None) -> Trace:
+    """Return what a network of one's own lets see of one batch (B, …); see `whitebench.lens.trace_model`."""
+    from whitebench.lens import trace_model  # torch, which nobody pays for who only registers
+
+    return trace_model(model, batch, spec, kinds)
+
+
+def score(
+    model: nn.Module,
+    data: Data,
+    metrics: Sequence[str | MetricSpec],
+    spec: Plan,
+    *,
+    untrained: nn.Module | None = None,
+    batch_size: int = 64,
+) -> Scored:
+    """Return what metrics say of a network of one's own; see `whitebench.lens.score_model`."""
+    from whitebench.lens import score_model
+
+    return score_model(model, data, metrics, spec, untrained=untrained, batch_size=batch_size)

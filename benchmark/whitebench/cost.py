@@ -8,7 +8,6 @@ import resource
 import statistics
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +16,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from whitebench.errors import WhitebenchError
+from whitebench.modes import evaluating
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from whitebench.specs import Shape
 
 
@@ -68,7 +66,7 @@ def inference_rate(model: nn.Module, inputs: Tensor, *, warm_ups: int = 2, repea
     many times slower); evaluation mode, which is undone afterwards, and no gradients.
     """
     seconds = []
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for _ in range(warm_ups + repeats):
             started = _clock(inputs.device)
             model(inputs)
@@ -103,17 +101,6 @@ class PeakMemory:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) - self._start
         return max(_anonymous_peak() - self._start, 0)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:  # one by one: a part may have been frozen in evaluation mode
-            module.training = training
 
 
 def _clock(device: torch.device) -> float:

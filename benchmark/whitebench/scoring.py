@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from whitebench.errors import MetricError, WhitebenchError
+from whitebench.errors import MetricError, UnknownNameError, WhitebenchError
 from whitebench.evaluation import autocast, predict
 from whitebench.gallery import checked
 from whitebench.pulse import beat
@@ -45,7 +45,7 @@ TRACED_BYTES = 2**28
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Scored:
     """What metrics made of one model."""
 
@@ -53,6 +53,31 @@ class Scored:
     """In the metrics' order."""
     pictures: Mapping[str, Picture] = field(default_factory=dict)
     """By the score's name and the picture's own, `coding-rate/share/profile`."""
+
+    def __getitem__(self, name: str) -> Score:
+        """Return the score called `name`.
+
+        Raises:
+            UnknownNameError: there is none; says which there are.
+        """
+        found = next((one for one in self.scores if one.name == name), None)
+        if found is None:
+            raise UnknownNameError("score", name, [one.name for one in self.scores])
+        return found
+
+    def __repr__(self) -> str:
+        """Return a line for each score: value, layers and nulls, or why there is no value."""
+        width = max((len(one.name) for one in self.scores), default=0)
+        return "\n".join(_line(one, width) for one in self.scores)
+
+
+def _line(one: Score, width: int) -> str:
+    if one.value is None:
+        return f"{one.name:{width}}  unscored: {one.unscored}"
+    layers = [" ".join(f"{layer:.4g}" for layer in one.profile)] if one.profile else []
+    nulls = [f"{name} {value:.4g}" for name, value in one.nulls.items()]
+    value = f"{one.value:.4g} {one.unit}".strip()
+    return "  ".join([f"{one.name:{width}}", f"{value:12}", *(f"({part})" for part in layers + nulls)]).rstrip()
 
 
 def score(

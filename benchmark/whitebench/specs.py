@@ -86,6 +86,19 @@ It may leave out kinds: what they would have told is unscored."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class TraceSpec:
+    """Where to look inside a network of one's own."""
+
+    trace: TracePatterns | TraceFunction = field(default_factory=dict)
+    """As a ModelSpec's: `{"tokens": "encoder.layers.*", "codes": "encoder.layers.*.linear1"}`."""
+    layout: Layout = field(default_factory=Layout)
+    """How per-head tensors are to be read."""
+    head: str = ""
+    """The submodule whose input is the features (B, D) and whose output is the logits; the last linear layer where
+    not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """A model: how to build it from its options, where its features are, what can be seen inside."""
 

@@ -48,9 +48,9 @@ def observe(
     *,
     head: str,
     trace: TracePatterns | TraceFunction,
-    kinds: Collection[str],
+    kinds: Collection[str] | None,
 ) -> Observation:
-    """Return what `model`, in the mode it is in, makes of one batch, with the traces asked for in `kinds`.
+    """Return what `model`, in the mode it is in, makes of one batch, with the traces asked for in `kinds` (None: all).
 
     Layers stand in the order in which the model names its modules; where a module is called several
     times (shared weights), it yields one tensor per call and all stand in the order of the calls.
@@ -68,7 +68,7 @@ def observe(
     watches: dict[str, _Watch] = {}
     weights: dict[str, Sequence[Tensor]] = {}
     if isinstance(trace, Mapping):
-        for kind in kinds:
+        for kind in trace if kinds is None else kinds:
             pattern = trace.get(kind)
             if pattern is None:
                 raise TraceError(_not_offered(kind, trace))
@@ -88,11 +88,13 @@ def observe(
             f"the model's forward returns a {type(logits).__name__}; it must return logits, one tensor (B, C)"
         )
     seen: dict[str, Sequence[Tensor]] = {kind: watch.layers() for kind, watch in watches.items()}
-    called = {} if isinstance(trace, Mapping) or not kinds else _call(trace, inner, inputs)
+    is_called = not isinstance(trace, Mapping) and (kinds is None or len(kinds) > 0)
+    called = _call(trace, inner, inputs) if is_called and not isinstance(trace, Mapping) else {}
+    wanted = called if kinds is None else kinds
     return Observation(
         logits=logits.detach(),
         features=_features(head, [tensor for _, tensor in head_watch.calls]),
-        trace={**seen, **weights, **{kind: _layers(kind, called[kind]) for kind in kinds if kind in called}},
+        trace={**seen, **weights, **{kind: _layers(kind, called[kind]) for kind in wanted if kind in called}},
         offered=frozenset(trace if isinstance(trace, Mapping) else called),
     )
 

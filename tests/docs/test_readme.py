@@ -36,7 +36,19 @@ def commands() -> list[str]:
 
 
 def test_the_example_model_is_the_one_in_the_examples_folder() -> None:
-    assert blocks("python") == [(ROOT / "examples" / "my_model.py").read_text(encoding="utf-8")]
+    shown, _ = blocks("python")
+    assert shown == (ROOT / "examples" / "my_model.py").read_text(encoding="utf-8")
+
+
+def test_the_example_of_a_network_of_ones_own_is_shown_and_scores_it() -> None:
+    example = ROOT / "examples" / "own_network.py"
+    _, shown = blocks("python")
+    assert shown == example.read_text(encoding="utf-8")
+    told = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True, timeout=240)
+    values = {line.split()[0]: line.split()[1] for line in told.stdout.splitlines()}
+    assert float(values["accuracy"]) > 0.5
+    assert {"coding-rate/share", "sparsity/nonzero"} <= set(values)
+    assert "unscored" not in told.stdout
 
 
 def test_the_suite_shown_is_the_suite_run() -> None:
