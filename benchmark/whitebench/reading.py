@@ -18,7 +18,8 @@ PictureKind: TypeAlias = Literal["lines", "histogram", "matrix", "paths"]
 lines       each (L,) over the layers 1 .. L, or (L, 2), abscissa first
 histogram   each (n,) raw values, all in the same bins
 matrix      each (n, m), side by side on one scale
-paths       each (points, 2), a way through the plane from its first point to its last
+paths       each (points, 2), a way through the plane from its first point to its last; rows of NaN part it into
+            several, and a way of a single point is a star
 """
 
 

@@ -7,24 +7,28 @@ names the sha256 of its result.json: whoever reads never meets half a result.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whitebench.address import claims_url, sqlite_file, without_password
 from whitebench.claims import Claims
 from whitebench.database import PATIENCE, check_database, check_server
 from whitebench.errors import LostResultError
 from whitebench.events import EpochEnded
-from whitebench.fit import DELIVERY, PREDICTIONS
+from whitebench.fit import DELIVERY, PICTURES, PREDICTIONS
 from whitebench.identity import CellName, Parts, canonical
 from whitebench.outage import said_plainly
 from whitebench.result import Chosen, Failure, Result, digest, result_from_json, to_json
 from whitebench.suite import Contestant
 from whitebench.tags import StoredCell, Tag, contestant_key, read_cell
 from whitebench.tracking import Point, Status, Tracking, queryable
+
+if TYPE_CHECKING:
+    from whitebench.reading import Picture
 
 RESULT = "result.json"
 IDENTITY = "identity.json"
@@ -296,6 +300,22 @@ class Store:
         except SafetensorError as error:
             raise LostResultError(f"{stored.cell}: {PREDICTIONS} of run {stored.run_id} is damaged") from error
         return [float(value) for value in arrays["primary"]] if "primary" in arrays else None
+
+    def pictures(self, run_id: str) -> dict[str, Picture]:
+        """Return what a finished cell's readings are drawn from; empty where it has none.
+
+        Raises:
+            WhitebenchError: they are damaged.
+        """
+        from whitebench.gallery import load_pictures  # torch
+
+        content = self.tracking.read_file(run_id, PICTURES)
+        if content is None:
+            return {}
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / PICTURES
+            file.write_bytes(content)
+            return load_pictures(file)
 
     def parts(self, stored: StoredCell) -> Parts:
         """Return the parts of the identity that a cell was run with."""

@@ -12,6 +12,7 @@ import click
 from whitebench import __version__
 from whitebench.commands.selection import select_cells
 from whitebench.commands.terminal import open_console, print_json
+from whitebench.errors import WhitebenchError
 from whitebench.options import cell_options, json_option, plugin_options, selection_options, suite_options
 from whitebench.wording import plain
 
@@ -116,17 +117,32 @@ def status(suite: str, *, plugins: Sequence[Path], overrides: Sequence[str], sto
 
 @click.command(short_help="Everything about one cell.", epilog="\b\nExample:\n  whitebench show smoke/crate/digits/0")
 @cell_options
+@click.option(
+    "--figures",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Draw its layers beside their nulls, and all its metrics' pictures, into DIR (PNG and SVG).",
+)
 @json_option
-def show(cell: str, *, plugins: Sequence[Path], overrides: Sequence[str], store: str | None, as_json: bool) -> None:
+def show(
+    cell: str,
+    *,
+    plugins: Sequence[Path],
+    overrides: Sequence[str],
+    store: str | None,
+    figures: Path | None,
+    as_json: bool,
+) -> None:
     """Show everything about one CELL: scores, layer profiles, costs, choice, provenance, its MLflow run."""
     from whitebench import report
     from whitebench.result import to_json
 
     ledger, record = _record_of(cell, plugins, store, overrides)
+    drawn = _draw(cell, ledger, record, figures) if figures else None
     if as_json:
         stored = json.loads(to_json(record.result)) if record.result else None
         print_json({"cell": cell, "state": record.state, "reason": record.reason, "run_id": record.run_id,
-                     "store": ledger.store_uri, "result": stored})  # fmt: skip
+                     "store": ledger.store_uri, "result": stored, "figures": drawn})  # fmt: skip
         return
     console = open_console()
     title = f"{cell}: {record.state}" + (f" ({record.reason})" if record.reason else "")
@@ -136,6 +152,8 @@ def show(cell: str, *, plugins: Sequence[Path], overrides: Sequence[str], store:
         report.print_lines(console, report.result_lines(record.result))
     if record.run_id:
         report.print_lines(console, [f"MLflow run {record.run_id} in {ledger.store_uri}"])
+    if drawn is not None:
+        report.print_lines(console, [f"{report.count(len(drawn), 'file')} drawn into {figures}"])
 
 
 @click.command(
@@ -171,6 +189,19 @@ def _kind(plural: str) -> Kind:
         "readouts": "readout",
     }
     return kinds[plural]
+
+
+def _draw(cell: str, ledger: Any, record: Any, folder: Path) -> list[str]:
+    """Draw a cell's figures with whatever is installed to draw them, and return the files."""
+    from importlib.metadata import entry_points
+
+    from whitebench.store import Store
+
+    if record.result is None:
+        raise WhitebenchError(f"{cell} has no figures: it is {record.state}; whitebench run makes its result")
+    pictures = Store(ledger.store_uri).pictures(record.run_id)
+    drawers = [point.load() for point in entry_points(group="whitebench.figures")]
+    return [str(file) for draw in drawers for file in draw(record.result, pictures, folder)]
 
 
 def _record_of(cell: str, plugins: Sequence[Path], store: str | None, overrides: Sequence[str]) -> Any:
