@@ -27,16 +27,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whitebench import Layout, ModelSpec, Reference, Shape, WhitebenchError
 from whitebench_models.crate import MSSA
 from whitebench_models.frame import Frame, FrameConfig
+from whitebench_models.selection import TiedSelection, join_heads, selection_trace, split_heads, subspace_trace
 
 
-class ThresholdMSSA(nn.Module):
+class ThresholdMSSA(TiedSelection):
     """Multi-head subspace self-attention, as it is analysed: eta sum_k phi(W_k W_k^T) W_k U_k."""
+
+    scale = 1.0
 
     def __init__(self, dim: int, heads: int, eta: float, tau: float) -> None:
         super().__init__()
@@ -48,10 +52,17 @@ class ThresholdMSSA(nn.Module):
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         """Return the step towards the subspaces, (B, N, D)."""
-        w_BHNP = self.project(tokens_BND).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        is_chosen_BHNN = (w_BHNP @ w_BHNP.mT).softmax(dim=-1) >= self.tau
-        mixed_BHNP = self.tau * is_chosen_BHNN.to(w_BHNP.dtype) @ w_BHNP
-        return self.eta * F.linear(mixed_BHNP.transpose(1, 2).flatten(2), self.project.weight.T)
+        w_BHNP = split_heads(self.project(tokens_BND), self.heads)
+        mixed_BHNP = self._cut(w_BHNP @ w_BHNP.mT).to(w_BHNP.dtype) @ w_BHNP
+        return self.eta * F.linear(join_heads(mixed_BHNP), self.project.weight.T)
+
+    def _cut(self, logits_BHNN: Tensor) -> Tensor:
+        """Return phi, tau where the softmax is tau or more, else 0."""
+        return self.tau * (logits_BHNN.softmax(dim=-1) >= self.tau).to(logits_BHNN.dtype)
+
+    def weights(self, tokens_BND: Tensor) -> Tensor:
+        """Return phi (B, H, N, N), what every token (row) takes of every other: tau or nothing."""
+        return self._cut(self.logits(tokens_BND))
 
 
 class Block(nn.Module):
@@ -70,6 +81,17 @@ class Block(nn.Module):
         """Return the layer's tokens, (B, N, D)."""
         step_BND: Tensor = self.attention(self.norm(tokens_BND))
         return tokens_BND + step_BND
+
+    def compressed_projections(self, tokens_BND: Tensor) -> Tensor:
+        """Return the layer's tokens where attention saw those before, in its own subspaces: LN(Z+) U^T."""
+        projections_BND: Tensor = self.attention.get_submodule("project")(self.norm(self(tokens_BND)))
+        return projections_BND
+
+    def residual_projections(self, tokens_BND: Tensor) -> Tensor:
+        """Return the tokens before and after attention in this layer's subspaces, past its norm: (B, 2, N, D)."""
+        return torch.stack(
+            [self.attention.get_submodule("project")(each) for each in (tokens_BND, self(tokens_BND))], dim=1
+        )
 
 
 class AoT(Frame):
@@ -113,7 +135,11 @@ AOT = ModelSpec(
     config=AoTConfig,
     build=AoT,
     head="head",
-    trace={"tokens": "blocks.*", "projections": "blocks.*.attention.project"},
+    trace={
+        "tokens": "blocks.*",
+        **subspace_trace("blocks.*", "attention"),
+        **selection_trace("blocks.*.attention"),
+    },
     layout=_layout,
     reference=Reference(
         title="Attention-Only Transformers via Unrolled Subspace Denoising",

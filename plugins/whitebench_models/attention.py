@@ -1,8 +1,5 @@
 """What models that are a ViT but for its attention share: the exchange, the look inside, an own term of the loss.
 
-An attention that selects tokens has two methods for those who look, `logits(tokens)` and `weights(tokens)`, both
-(B, H, N, N) with a row per query: the kernels that training is fast with never hold them.
-
 B batch, N tokens (class token first, then patches), D width, H heads, P head width.
 """
 
@@ -15,22 +12,15 @@ from torch import Tensor, nn
 
 from whitebench import Layout, Shape
 from whitebench_models.patches import check_sizes, count_patches
-from whitebench_models.vit import Attention, Block, ViT, ViTConfig
+from whitebench_models.selection import selection_trace
+from whitebench_models.vit import STEPS_TRACE, Attention, Block, ViT, ViTConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-INPUTS_TRACE = {
-    "tokens": "blocks.*",
-    "codes": "blocks.*.mlp.activation",
-    "attention-inputs": "blocks.*.attention:in",
-}
-SELECTION_TRACE = {
-    **INPUTS_TRACE,
-    "attention-logits": "blocks.*.attention:logits()",
-    "attention": "blocks.*.attention:weights()",
-}
+SELECTION_TRACE = {**STEPS_TRACE, **selection_trace("blocks.*.attention")}
+INPUTS_TRACE = {**STEPS_TRACE, "attention-inputs": SELECTION_TRACE["attention-inputs"]}
 
 
 class Penalised(nn.Module):
@@ -73,22 +63,6 @@ def check_vit(model: str, config: ViTConfig) -> None:
 def layout(config: ViTConfig, _: Shape) -> Layout:
     """Return how the traces of an attention with queries and keys per head are to be read."""
     return Layout(heads=config.heads, scale=(config.dim // config.heads) ** -0.5, prefix_tokens=1)
-
-
-def split_heads(rows_BND: Tensor, heads: int) -> Tensor:
-    """Return (B, H, N, P)."""
-    rows_BHNP: Tensor = rows_BND.unflatten(-1, (heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call]
-    return rows_BHNP
-
-
-def join_heads(rows_BHNP: Tensor) -> Tensor:
-    """Return (B, N, D)."""
-    return rows_BHNP.transpose(1, 2).flatten(2)
-
-
-def exact(logits: Tensor) -> Tensor:
-    """Return logits in float32 at least: in bfloat16 the gaps between them, and sums over keys, are too coarse."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def own_term(model: nn.Module) -> Tensor:

@@ -24,6 +24,7 @@ B batch, N tokens (class token first, then patches), D width, H heads (the paper
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias, get_args
 
@@ -33,6 +34,7 @@ from torch import Tensor, nn
 
 from whitebench import Layout, ModelSpec, Reference, Shape, WhitebenchError
 from whitebench_models.frame import Frame, FrameConfig
+from whitebench_models.selection import TiedSelection, join_heads, selection_trace, split_heads, subspace_trace
 
 Output: TypeAlias = Literal["learned", "tied"]
 Softmax: TypeAlias = Literal["scaled", "plain"]
@@ -41,7 +43,7 @@ EPS = 0.5
 """Ours: it makes a tied output's step 1.3 for images of 224 x 224 pixels in patches of 16 and heads as wide as 64."""
 
 
-class MSSA(nn.Module):
+class MSSA(TiedSelection):
     """Multi-head subspace self-attention: each head pulls the tokens together within its subspace."""
 
     def __init__(
@@ -50,7 +52,7 @@ class MSSA(nn.Module):
         super().__init__()
         self.heads = heads
         self.eps = eps
-        self.scale = 1.0 if softmax == "plain" else None  # None is torch's 1 / sqrt(P)
+        self.scale = 1.0 if softmax == "plain" else 1 / math.sqrt(dim // heads)
         self.project = nn.Linear(dim, dim, bias=False)
         self.out: nn.Module | None = None
         if output == "learned":
@@ -59,9 +61,8 @@ class MSSA(nn.Module):
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         """Return the step towards the subspaces, (B, N, D)."""
-        w_BHNP = self.project(tokens_BND).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        mixed_BHNP = F.scaled_dot_product_attention(w_BHNP, w_BHNP, w_BHNP, scale=self.scale)
-        mixed_BND = mixed_BHNP.transpose(1, 2).flatten(2)
+        w_BHNP = split_heads(self.project(tokens_BND), self.heads)
+        mixed_BND = join_heads(F.scaled_dot_product_attention(w_BHNP, w_BHNP, w_BHNP, scale=self.scale))
         if self.out is not None:
             out_BND: Tensor = self.out(mixed_BND)
             return out_BND
@@ -101,9 +102,22 @@ class Block(nn.Module):
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         """Return the layer's tokens, (B, N, D), none of them negative."""
-        compressed_BND = tokens_BND + self.mssa(self.norm1(tokens_BND))
-        codes_BND: Tensor = self.ista(self.norm2(compressed_BND))
+        codes_BND: Tensor = self.ista(self.norm2(self.compress(tokens_BND)))
         return codes_BND
+
+    def compress(self, tokens_BND: Tensor) -> Tensor:
+        """Return the tokens between the two steps, (B, N, D)."""
+        compressed_BND: Tensor = tokens_BND + self.mssa(self.norm1(tokens_BND))
+        return compressed_BND
+
+    def compressed_projections(self, tokens_BND: Tensor) -> Tensor:
+        """Return the compressed tokens where attention saw the tokens, in this layer's subspaces: LN(Z') U^T."""
+        projections_BND: Tensor = self.mssa.project(self.norm1(self.compress(tokens_BND)))
+        return projections_BND
+
+    def residual_projections(self, tokens_BND: Tensor) -> Tensor:
+        """Return the tokens before and after attention in this layer's subspaces, past its norm: (B, 2, N, D)."""
+        return torch.stack([self.mssa.project(each) for each in (tokens_BND, self.compress(tokens_BND))], dim=1)
 
 
 class CRATE(Frame):
@@ -172,9 +186,10 @@ CRATE_SPEC = ModelSpec(
     # would trade it away unseen. Both are 0.1 throughout the paper; eta 0.5 costs CRATE-B 4 points.
     trace={
         "tokens": "blocks.*",
-        "projections": "blocks.*.mssa.project",
         "compressed": "blocks.*.norm2:in",
         "codes": "blocks.*.ista",
+        **subspace_trace("blocks.*", "mssa"),
+        **selection_trace("blocks.*.mssa"),
     },
     layout=_layout,
     # As github.com/Ma-Lab-Berkeley/CRATE names them: the same numbers in the same order, none transposed.

@@ -21,6 +21,7 @@ C classes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,18 +30,20 @@ from torch import Tensor, nn
 
 from whitebench import Layout, ModelSpec, Reference, Shape, WhitebenchError
 from whitebench_models.patches import check_sizes, count_patches, cut_patches
+from whitebench_models.selection import TiedSelection, join_heads, selection_trace, split_heads, subspace_trace
 
 _EPS = 1e-6
 _STD = 0.02
 _CLASS_STD = 1e-6
 
 
-class MSSA(nn.Module):
+class MSSA(TiedSelection):
     """Multi-head subspace self-attention: each head pulls the tokens together within its subspace."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = 1 / math.sqrt(dim // heads)
         self.project = nn.Linear(dim, dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
         nn.init.normal_(self.project.weight, std=_STD)
@@ -48,9 +51,8 @@ class MSSA(nn.Module):
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         """Return the step towards the subspaces, (B, N, D)."""
-        w_BHNP = self.project(tokens_BND).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        mixed_BHNP = F.scaled_dot_product_attention(w_BHNP, w_BHNP, w_BHNP)
-        out_BND: Tensor = self.out(mixed_BHNP.transpose(1, 2).flatten(2))
+        w_BHNP = split_heads(self.project(tokens_BND), self.heads)
+        out_BND: Tensor = self.out(join_heads(F.scaled_dot_product_attention(w_BHNP, w_BHNP, w_BHNP)))
         return out_BND
 
 
@@ -93,9 +95,23 @@ class Block(nn.Module):
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         """Return the layer's tokens, (B, N, D)."""
-        compressed_BND = tokens_BND + self.mssa(self.norm1(tokens_BND))
+        compressed_BND = self.compress(tokens_BND)
         tokens_BND = compressed_BND + self.decode(self.ista(self.norm2(compressed_BND)))
         return tokens_BND
+
+    def compress(self, tokens_BND: Tensor) -> Tensor:
+        """Return the tokens between the two steps, (B, N, D)."""
+        compressed_BND: Tensor = tokens_BND + self.mssa(self.norm1(tokens_BND))
+        return compressed_BND
+
+    def compressed_projections(self, tokens_BND: Tensor) -> Tensor:
+        """Return the compressed tokens where attention saw the tokens, in this layer's subspaces: LN(Z') U^T."""
+        projections_BND: Tensor = self.mssa.project(self.norm1(self.compress(tokens_BND)))
+        return projections_BND
+
+    def residual_projections(self, tokens_BND: Tensor) -> Tensor:
+        """Return the tokens before and after attention in this layer's subspaces, past its norm: (B, 2, N, D)."""
+        return torch.stack([self.mssa.project(each) for each in (tokens_BND, self.compress(tokens_BND))], dim=1)
 
 
 class CRATEAlpha(nn.Module):
@@ -178,9 +194,10 @@ CRATE_ALPHA = ModelSpec(
     # No `search`: as in CRATE, eta and lambda set the sparsity that the board measures; both are 0.1 at every size.
     trace={
         "tokens": "blocks.*",
-        "projections": "blocks.*.mssa.project",
         "compressed": "blocks.*.norm2:in",
         "codes": "blocks.*.ista",
+        **subspace_trace("blocks.*", "mssa"),
+        **selection_trace("blocks.*.mssa"),
     },
     layout=_layout,
     presets={

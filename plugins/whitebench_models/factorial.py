@@ -27,12 +27,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from whitebench import Layout, ModelSpec, Reference, Shape
 from whitebench_models.crate import ISTA, MSSA, ISTAConfig
 from whitebench_models.frame import Frame, FrameConfig
 from whitebench_models.patches import check_sizes
+from whitebench_models.selection import selection_trace, subspace_trace
 from whitebench_models.vit import MLP, Attention
 
 
@@ -49,9 +51,25 @@ class Layer(nn.Module):
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         """Return the layer's tokens, (B, N, D)."""
-        mixed_BND: Tensor = tokens_BND + self.attention(self.norm1(tokens_BND))
+        mixed_BND = self.mix(tokens_BND)
         coded_BND: Tensor = self.nonlinearity(self.norm2(mixed_BND))
         return mixed_BND + coded_BND if self.has_residual else coded_BND
+
+    def mix(self, tokens_BND: Tensor) -> Tensor:
+        """Return the tokens between the two steps, (B, N, D)."""
+        mixed_BND: Tensor = tokens_BND + self.attention(self.norm1(tokens_BND))
+        return mixed_BND
+
+    def compressed_projections(self, tokens_BND: Tensor) -> Tensor:
+        """Return the mixed tokens where MSSA saw the tokens, in this layer's subspaces: LN(Z') U^T."""
+        projections_BND: Tensor = self.attention.get_submodule("project")(self.norm1(self.mix(tokens_BND)))
+        return projections_BND
+
+    def residual_projections(self, tokens_BND: Tensor) -> Tensor:
+        """Return the tokens before and after attention in this layer's subspaces, past its norm: (B, 2, N, D)."""
+        return torch.stack(
+            [self.attention.get_submodule("project")(each) for each in (tokens_BND, self.mix(tokens_BND))], dim=1
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +139,8 @@ def _spec(
             "tokens": "blocks.*",
             "compressed": "blocks.*.norm2:in",
             "codes": "blocks.*.nonlinearity" if has_ista else "blocks.*.nonlinearity.activation",
-            **({"projections": "blocks.*.attention.project"} if attention is MSSA else {}),
+            **(subspace_trace("blocks.*", "attention") if attention is MSSA else {}),
+            **selection_trace("blocks.*.attention"),
         },
         layout=layout,
         reference=Reference(

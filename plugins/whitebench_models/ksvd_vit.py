@@ -33,12 +33,11 @@ from whitebench_models.attention import (
     Penalised,
     build_vit,
     check_vit,
-    join_heads,
     layout,
     own_term,
-    split_heads,
 )
 from whitebench_models.patches import count_patches
+from whitebench_models.selection import join_heads, split_heads
 from whitebench_models.vit import ViTConfig
 
 if TYPE_CHECKING:

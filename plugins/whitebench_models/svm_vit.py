@@ -42,12 +42,10 @@ from whitebench_models.attention import (
     Penalised,
     build_vit,
     check_vit,
-    exact,
-    join_heads,
     layout,
     own_term,
-    split_heads,
 )
+from whitebench_models.selection import bilinear_forms, exact, join_heads, split_heads
 from whitebench_models.vit import ViTConfig
 
 if TYPE_CHECKING:
@@ -93,6 +91,12 @@ class SVMAttention(Penalised):
         """Return the weight that every query (row) gives to every key, (B, H, N, N)."""
         return self._weigh(self.logits(tokens_BND, mask_BN))
 
+    def forms(self, _: Tensor) -> Tensor:
+        """Return the form behind each head's logits, (H, D, D + 1)."""
+        query_DD, key_DD, _ = self.qkv.weight.chunk(3)
+        scale = 1 / math.sqrt(len(query_DD) // self.heads)
+        return bilinear_forms(query_DD, key_DD, self.heads, scale, query_bias_D=self.qkv.bias.chunk(3)[0])
+
     def _compare(self, q: Tensor, k: Tensor, mask_BN: Tensor | None) -> Tensor:
         logits = q @ k.transpose(-2, -1) * (self.scale or 1 / math.sqrt(q.shape[-1]))
         return logits if mask_BN is None else logits + mask_BN[:, None, None, :]
@@ -136,6 +140,10 @@ class BilinearAttention(SVMAttention):
         """Return W z of every query z, the tokens as keys, and the values."""
         q_BHND = torch.einsum("hde,bne->bhnd", self.W, tokens_BND)
         return q_BHND, tokens_BND[:, None].expand_as(q_BHND), split_heads(self.value(tokens_BND), self.heads)
+
+    def forms(self, _: Tensor) -> Tensor:
+        """Return W itself, and zeros for the bias it has not, (H, D, D + 1)."""
+        return F.pad(exact(self.W), (0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,9 @@ and `bn-sh` does both: pools, then centres. All else is ViT.
 Ours: one beta per head, from 1 (full centring); the class token, which is read out, stays out of the pooling; runs
 are of patches in the order of rows, the last one of those that are left.
 
+No `attention-forms` are traced: centring takes beta mu from each query, which is another bias for every sample, and
+pooling compares a query with runs and not with tokens. No one form makes the logits.
+
 B batch, N tokens (class token first, then patches), M runs (the class token is one), D width, H heads, P head width.
 """
 
@@ -27,7 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whitebench import ModelSpec, Reference, Shape, WhitebenchError
-from whitebench_models.attention import SELECTION_TRACE, build_vit, check_vit, exact, join_heads, layout
+from whitebench_models.attention import SELECTION_TRACE, build_vit, check_vit, layout
+from whitebench_models.selection import exact, join_heads
 from whitebench_models.vit import ViTConfig
 
 if TYPE_CHECKING:
@@ -161,7 +165,7 @@ SVR_VIT = ModelSpec(
     config=SVRViTConfig,
     build=_build,
     head="head",
-    trace=SELECTION_TRACE,
+    trace={kind: pattern for kind, pattern in SELECTION_TRACE.items() if kind != "attention-forms"},
     layout=layout,
     reference=Reference(
         title="A Primal-Dual Framework for Transformers and Neural Networks", url="https://arxiv.org/abs/2406.13781"

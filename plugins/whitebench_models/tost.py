@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 from whitebench import Layout, ModelSpec, Reference, Shape, WhitebenchError
 from whitebench_models.patches import check_sizes, count_patches
+from whitebench_models.selection import subspace_trace
 
 _EPS = 1e-6
 _STD = 0.02
@@ -111,9 +112,23 @@ class Block(nn.Module):
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         """Return the layer's tokens, (B, N, D)."""
-        compressed_BND = tokens_BND + self.scale1 * self.attention(self.norm1(tokens_BND))
+        compressed_BND = self.compress(tokens_BND)
         tokens_BND = compressed_BND + self.scale2 * self.mlp(self.norm2(compressed_BND))
         return tokens_BND
+
+    def compress(self, tokens_BND: Tensor) -> Tensor:
+        """Return the tokens between the two steps, (B, N, D)."""
+        compressed_BND: Tensor = tokens_BND + self.scale1 * self.attention(self.norm1(tokens_BND))
+        return compressed_BND
+
+    def compressed_projections(self, tokens_BND: Tensor) -> Tensor:
+        """Return the compressed tokens where attention saw the tokens, in this layer's subspaces: LN(Z') U^T + b."""
+        projections_BND: Tensor = self.attention.project(self.norm1(self.compress(tokens_BND)))
+        return projections_BND
+
+    def residual_projections(self, tokens_BND: Tensor) -> Tensor:
+        """Return the tokens before and after attention in this layer's subspaces, past its norm: (B, 2, N, D)."""
+        return torch.stack([self.attention.project(each) for each in (tokens_BND, self.compress(tokens_BND))], dim=1)
 
 
 class ClassBlock(nn.Module):
@@ -268,9 +283,9 @@ TOST = ModelSpec(
     head="head",
     trace={
         "tokens": "blocks.*",
-        "projections": "blocks.*.attention.project",
         "compressed": "blocks.*.norm2:in",
         "codes": "blocks.*.mlp.activation",
+        **subspace_trace("blocks.*", "attention"),
     },
     layout=_layout,
     presets={

@@ -21,6 +21,7 @@ B batch, N tokens (class token first, then patches), D width, H heads, P head wi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,10 @@ from torch import Tensor, nn
 
 from whitebench import Layout, ModelSpec, Reference, Shape
 from whitebench_models.patches import check_sizes, count_patches, cut_patches
+from whitebench_models.selection import bilinear_forms, compare, join_heads, selection_trace, split_heads
+
+STEPS_TRACE = {"tokens": "blocks.*", "compressed": "blocks.*.norm2:in", "codes": "blocks.*.mlp.activation"}
+"""What a layer hands on, and the two ends of its second step."""
 
 _EPS = 1e-6
 _POSITION_STD = 0.02
@@ -40,18 +45,34 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = 1 / math.sqrt(dim // heads)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
+    def project(self, tokens_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, (B, H, N, P)."""
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(tokens_BND).chunk(3, dim=-1))
+        return q, k, v
+
     def forward(self, tokens_BND: Tensor) -> Tensor:
         """Return the mixed tokens, (B, N, D)."""
-        q_BHNP, k_BHNP, v_BHNP = (
-            part_BND.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part_BND in self.qkv(tokens_BND).chunk(3, dim=-1)
-        )
-        mixed_BHNP = F.scaled_dot_product_attention(q_BHNP, k_BHNP, v_BHNP)
-        out_BND: Tensor = self.out(mixed_BHNP.transpose(1, 2).flatten(2))
+        mixed_BHNP = F.scaled_dot_product_attention(*self.project(tokens_BND))
+        out_BND: Tensor = self.out(join_heads(mixed_BHNP))
         return out_BND
+
+    def logits(self, tokens_BND: Tensor) -> Tensor:
+        """Return what every query (row) makes of every key, (B, H, N, N)."""
+        q_BHNP, k_BHNP, _ = self.project(tokens_BND)
+        return compare(q_BHNP, k_BHNP, self.scale)
+
+    def weights(self, tokens_BND: Tensor) -> Tensor:
+        """Return the weight that every query (row) gives to every key, (B, H, N, N)."""
+        return self.logits(tokens_BND).softmax(dim=-1)
+
+    def forms(self, _: Tensor) -> Tensor:
+        """Return the form behind each head's logits, (H, D, D + 1)."""
+        query_DD, key_DD, _ = self.qkv.weight.chunk(3)
+        return bilinear_forms(query_DD, key_DD, self.heads, self.scale, query_bias_D=self.qkv.bias.chunk(3)[0])
 
 
 class MLP(nn.Module):
@@ -155,7 +176,8 @@ VIT = ModelSpec(
     config=ViTConfig,
     build=ViT,
     head="head",
-    trace={"tokens": "blocks.*", "codes": "blocks.*.mlp.activation"},
+    # No `projections` or `subspaces`: a head has three projections here, and no claim says which is its subspace.
+    trace={**STEPS_TRACE, **selection_trace("blocks.*.attention")},
     layout=_layout,
     presets={
         "deit-tiny": {"dim": 192, "depth": 12, "heads": 3, "patch": 16},

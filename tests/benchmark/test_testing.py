@@ -165,6 +165,10 @@ def test_a_model_that_breaks_a_rule_is_told_which_and_what_to_do(broken: str) ->
         check_model(dataclasses.replace(MODEL, **change))
 
 
+def test_what_is_the_same_for_any_samples_is_a_weight_and_needs_no_batch() -> None:
+    check_model(dataclasses.replace(MODEL, trace=lambda model, _: {"forms": [model.get_parameter("head.weight")]}))
+
+
 # Tasks
 
 
@@ -280,6 +284,33 @@ class Accuracy(torchmetrics.Metric):
         return self.right / self.count
 
 
+class OfWeights(torchmetrics.Metric):
+    """Measures a weight, which comes with every batch, once."""
+
+    full_state_update = False
+    rows: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("rows", [], dist_reduce_fx="cat")
+
+    def update(self, layers: list[Tensor]) -> None:
+        self.rows = self.rows or [layer[:1] for layer in layers]
+
+    def compute(self) -> Any:
+        return sum(float(row.abs().mean()) for row in self.rows[:3])
+
+
+class OfEveryWeight(OfWeights):
+    """Adds up a weight as often as it comes."""
+
+    def update(self, layers: list[Tensor]) -> None:
+        self.rows += layers
+
+    def compute(self) -> Any:
+        return float(torch.cat(self.rows).abs().sum())
+
+
 class OfBatches(Accuracy):
     """A mean of batches' means."""
 
@@ -357,6 +388,15 @@ BROKEN_METRICS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_metric_that_keeps_the_rules_passes() -> None:
     check_metric(METRIC)
     check_metric(dataclasses.replace(METRIC, direction="none", per_sample=None))
+
+
+def test_a_weight_comes_whole_with_every_batch_and_must_not_be_added_up() -> None:
+    spec = dataclasses.replace(METRIC, needs=("subspaces",), direction="none", per_sample=None)
+    check_metric(dataclasses.replace(spec, build=lambda _: OfWeights()))
+    given = {"subspaces": (torch.ones(2, 3), torch.ones(4, 5), torch.ones(6, 7))}
+    check_metric(dataclasses.replace(spec, build=lambda _: OfWeights()), given=given)
+    with pytest.raises(AssertionError, match="in batches of 1 and at once acc differs"):
+        check_metric(dataclasses.replace(spec, build=lambda _: OfEveryWeight()))
 
 
 @pytest.mark.parametrize("broken", BROKEN_METRICS)

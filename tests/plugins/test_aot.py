@@ -181,7 +181,17 @@ def test_the_spec_finds_features_tokens_and_projections(
     model(torch.randn(3, *SHAPE, dtype=torch.float64))
     assert seen[f"{AOT.head}:in"] == (3, 12)
     assert {seen["blocks.1"], seen["blocks.1.attention.project"]} == {(3, 7, 12)}
-    assert AOT.trace == {"tokens": "blocks.*", "projections": "blocks.*.attention.project"}
+    assert AOT.trace == {
+        "tokens": "blocks.*",
+        "projections": "blocks.*.attention.project",
+        "compressed-projections": "blocks.*:compressed_projections()",
+        "residual-projections": "blocks.*:residual_projections()",
+        "subspaces": "blocks.*.attention.project.weight:param",
+        "attention-inputs": "blocks.*.attention:in",
+        "attention-logits": "blocks.*.attention:logits()",
+        "attention": "blocks.*.attention:weights()",
+        "attention-forms": "blocks.*.attention:forms()",
+    }
     assert AOT.layout is not None
     layout = AOT.layout(config, SHAPE)
     assert (layout.heads, layout.scale, layout.prefix_tokens, layout.is_tied) == (3, scale, 1, True)

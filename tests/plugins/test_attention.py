@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from whitebench import WhitebenchError
-from whitebench_models.attention import Penalised, build_vit, join_heads, own_term, split_heads
+from whitebench_models.attention import Penalised, build_vit, own_term
 from whitebench_models.vit import Attention, ViT, ViTConfig
 
 SMALL = ViTConfig(dim=12, depth=3, heads=3, patch=2)
@@ -47,14 +47,6 @@ def test_under_one_seed_whatever_two_models_share_starts_alike() -> None:
     assert {name for name in plain if name not in ours} == {
         f"blocks.{layer}.attention.qkv.{part}" for layer in range(3) for part in ("weight", "bias")
     }
-
-
-def test_heads_are_split_in_order_and_joined_again() -> None:
-    rows = torch.arange(2 * 5 * 12).reshape(2, 5, 12)
-    split = split_heads(rows, 3)
-    assert split.shape == (2, 3, 5, 4)
-    assert torch.equal(split[:, 1], rows[..., 4:8])
-    assert torch.equal(join_heads(split), rows)
 
 
 def test_a_sample_that_cannot_be_cut_is_refused_in_the_models_own_name() -> None:

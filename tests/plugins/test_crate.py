@@ -203,9 +203,16 @@ def test_the_spec_finds_features_projections_compressed_tokens_and_codes(config:
     assert seen["blocks.1.ista"].min() == 0
     assert CRATE_SPEC.trace == {
         "tokens": "blocks.*",
-        "projections": "blocks.*.mssa.project",
         "compressed": "blocks.*.norm2:in",
         "codes": "blocks.*.ista",
+        "projections": "blocks.*.mssa.project",
+        "compressed-projections": "blocks.*:compressed_projections()",
+        "residual-projections": "blocks.*:residual_projections()",
+        "subspaces": "blocks.*.mssa.project.weight:param",
+        "attention-inputs": "blocks.*.mssa:in",
+        "attention-logits": "blocks.*.mssa:logits()",
+        "attention": "blocks.*.mssa:weights()",
+        "attention-forms": "blocks.*.mssa:forms()",
     }
 
 

@@ -121,9 +121,16 @@ def test_the_spec_finds_features_projections_compressed_tokens_and_codes() -> No
     torch.testing.assert_close(seen["blocks.1"], seen["blocks.1.norm2:in"] + decoded)
     assert CRATE_ALPHA.trace == {
         "tokens": "blocks.*",
-        "projections": "blocks.*.mssa.project",
         "compressed": "blocks.*.norm2:in",
         "codes": "blocks.*.ista",
+        "projections": "blocks.*.mssa.project",
+        "compressed-projections": "blocks.*:compressed_projections()",
+        "residual-projections": "blocks.*:residual_projections()",
+        "subspaces": "blocks.*.mssa.project.weight:param",
+        "attention-inputs": "blocks.*.mssa:in",
+        "attention-logits": "blocks.*.mssa:logits()",
+        "attention": "blocks.*.mssa:weights()",
+        "attention-forms": "blocks.*.mssa:forms()",
     }
     assert CRATE_ALPHA.layout is not None
     layout = CRATE_ALPHA.layout(SMALL, SHAPE)

@@ -187,7 +187,7 @@ def test_w_starts_orthogonal_l_uniform_and_the_scores_with_variance_one() -> Non
 
 def test_it_offers_no_attention_for_it_selects_nothing() -> None:
     assert isinstance(KSVD_VIT.trace, dict)
-    assert list(KSVD_VIT.trace) == ["tokens", "codes", "attention-inputs"]
+    assert list(KSVD_VIT.trace) == ["tokens", "compressed", "codes", "attention-inputs"]
     assert not hasattr(block(), "weights")
 
 

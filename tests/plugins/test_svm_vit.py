@@ -315,9 +315,14 @@ def test_what_is_traced_makes_what_the_attention_hands_on(attention: Name) -> No
     assert isinstance(SVM_VIT.trace, dict)
     kinds = list(SVM_VIT.trace)
     seen = observe(model, images, head="head", trace=SVM_VIT.trace, kinds=kinds).trace
-    assert kinds == ["tokens", "codes", "attention-inputs", "attention-logits", "attention"]
-    shapes = [(3, TOKENS, 12), (3, TOKENS, 24), (3, TOKENS, 12), *2 * [(3, 3, TOKENS, TOKENS)]]
-    assert [[tuple(layer.shape) for layer in seen[kind]] for kind in kinds] == [2 * [shape] for shape in shapes]
+    shapes = {
+        **dict.fromkeys(["tokens", "compressed", "attention-inputs"], (3, TOKENS, 12)),
+        "codes": (3, TOKENS, 24),
+        **dict.fromkeys(["attention-logits", "attention"], (3, 3, TOKENS, TOKENS)),
+        "attention-forms": (3, 12, 13),
+    }
+    found = {kind: [tuple(layer.shape) for layer in layers] for kind, layers in seen.items()}
+    assert found == {kind: 2 * [shape] for kind, shape in shapes.items()}
     for layer in range(2):
         module = model.get_submodule(f"blocks.{layer}.attention")
         assert isinstance(module, SVMAttention)

@@ -163,7 +163,7 @@ def test_what_is_traced_makes_what_the_attention_hands_on(attention: Name) -> No
     scramble(model)
     assert isinstance(SVR_VIT.trace, dict)
     kinds = list(SVR_VIT.trace)
-    assert kinds == ["tokens", "codes", "attention-inputs", "attention-logits", "attention"]
+    assert kinds == ["tokens", "compressed", "codes", "attention-inputs", "attention-logits", "attention"]
     seen = observe(model, images, head="head", trace=SVR_VIT.trace, kinds=kinds).trace
     for layer in range(2):
         module = model.get_submodule(f"blocks.{layer}.attention")

@@ -283,9 +283,12 @@ def test_the_spec_finds_features_tokens_projections_and_codes_and_no_class_token
     assert seen["blocks.1.mlp.activation"] == (3, 6, 24)
     assert TOST.trace == {
         "tokens": "blocks.*",
-        "projections": "blocks.*.attention.project",
         "compressed": "blocks.*.norm2:in",
         "codes": "blocks.*.mlp.activation",
+        "projections": "blocks.*.attention.project",
+        "compressed-projections": "blocks.*:compressed_projections()",
+        "residual-projections": "blocks.*:residual_projections()",
+        "subspaces": "blocks.*.attention.project.weight:param",
     }
     assert TOST.layout is not None
     layout = TOST.layout(SMALL, SHAPE)

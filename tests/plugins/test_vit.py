@@ -77,7 +77,15 @@ def test_the_spec_finds_features_tokens_and_hidden_activations(model: ViT) -> No
     assert seen[f"{VIT.head}:in"] == (3, 12)
     assert seen["blocks.1"] == (3, 7, 12)
     assert seen["blocks.1.mlp.activation"] == (3, 7, 24)
-    assert VIT.trace == {"tokens": "blocks.*", "codes": "blocks.*.mlp.activation"}
+    assert VIT.trace == {
+        "tokens": "blocks.*",
+        "compressed": "blocks.*.norm2:in",
+        "codes": "blocks.*.mlp.activation",
+        "attention-inputs": "blocks.*.attention:in",
+        "attention-logits": "blocks.*.attention:logits()",
+        "attention": "blocks.*.attention:weights()",
+        "attention-forms": "blocks.*.attention:forms()",
+    }
     assert VIT.layout is not None
     layout = VIT.layout(SMALL, SHAPE)
     assert (layout.heads, layout.scale, layout.prefix_tokens, layout.is_tied) == (3, 0.5, 1, False)

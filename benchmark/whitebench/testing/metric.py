@@ -17,8 +17,9 @@ from whitebench.testing.rule import attempt, is_close, rule
 if TYPE_CHECKING:
     import torchmetrics
 
-Given: TypeAlias = Mapping[str, "Tensor | list[Tensor]"]
-"""Samples by what a metric needs; a list holds one tensor per layer."""
+Given: TypeAlias = Mapping[str, "Tensor | list[Tensor] | tuple[Tensor, ...]"]
+"""Samples by what a metric needs; a list holds one tensor per layer, a tuple one weight per layer, which comes whole
+with every batch."""
 
 SAMPLES, LAYERS, TOKENS, WIDTH = 130, 3, 5, 8
 CONTEXT = MetricContext(classes=5, shape=(1, 4, 4), layout=Layout(heads=2, scale=0.5, prefix_tokens=1))
@@ -52,19 +53,26 @@ def check_metric(spec: MetricSpec, *, context: MetricContext = CONTEXT, given: G
         _check_per_sample(who, spec, given, whole)
 
 
-def _random_samples(spec: MetricSpec, context: MetricContext) -> dict[str, Tensor | list[Tensor]]:
+def _random_samples(spec: MetricSpec, context: MetricContext) -> dict[str, Tensor | list[Tensor] | tuple[Tensor, ...]]:
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(SAMPLES, *shape, generator=generator)
 
-    known: dict[str, Tensor | list[Tensor]] = {
+    def weights(*shape: int) -> tuple[Tensor, ...]:
+        return tuple(torch.randn(*shape, generator=generator) for _ in range(LAYERS))
+
+    known: dict[str, Tensor | list[Tensor] | tuple[Tensor, ...]] = {
         "logits": draw(context.classes),
         "labels": torch.randint(context.classes, (SAMPLES,), generator=generator),
         "features": draw(WIDTH),
         "inputs": draw(*context.shape),
         "index": torch.arange(SAMPLES),
         "attention": [draw(context.layout.heads, TOKENS, TOKENS).softmax(dim=-1) for _ in range(LAYERS)],
+        "attention-logits": [draw(context.layout.heads, TOKENS, TOKENS) for _ in range(LAYERS)],
+        "residual-projections": [draw(2, TOKENS, WIDTH) for _ in range(LAYERS)],
+        "attention-forms": weights(context.layout.heads, WIDTH, WIDTH + 1),
+        "subspaces": weights(WIDTH, WIDTH),
     }
     return {need: known[need] if need in known else [draw(TOKENS, WIDTH) for _ in range(LAYERS)] for need in spec.needs}
 
@@ -83,14 +91,15 @@ def _updated(who: str, spec: MetricSpec, context: MetricContext, given: Given, s
     return metric
 
 
-def _rows(one: Tensor | list[Tensor], rows: slice, *, copied: bool = False) -> Any:
-    if isinstance(one, list):
+def _rows(one: Tensor | list[Tensor] | tuple[Tensor, ...], rows: slice, *, copied: bool = False) -> Any:
+    if isinstance(one, list | tuple):
+        rows = slice(None) if isinstance(one, tuple) else rows
         return [_rows(layer, rows, copied=copied) for layer in one]
     return one[rows].clone() if copied else one[rows]
 
 
 def _is_equal(one: Any, other: Any) -> bool:
-    if isinstance(one, list):
+    if isinstance(one, list | tuple):
         return all(torch.equal(layer, twin) for layer, twin in zip(one, other, strict=True))
     return torch.equal(one, other)
 
