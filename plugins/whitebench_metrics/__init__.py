@@ -1,10 +1,17 @@
 """The measures that every contestant is judged by: what it predicts, and what its layers do."""
 
 from whitebench import MetricSpec, hookimpl
-from whitebench_metrics import classification, coding_rate, sparsity
+from whitebench_metrics import classification, coding_rate, feature_cosines, principles, rate_reduction, sparsity
 
 
 @hookimpl
 def register_metrics() -> list[MetricSpec]:
     """Return the metrics of this distribution."""
-    return [*classification.METRICS, *coding_rate.METRICS, *sparsity.METRICS]
+    return [
+        *classification.METRICS,
+        *rate_reduction.METRICS,
+        *principles.METRICS,
+        *feature_cosines.METRICS,
+        *coding_rate.METRICS,
+        *sparsity.METRICS,
+    ]

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import runpy
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -16,9 +17,12 @@ from whitebench.catalog import load_catalog
 from whitebench.recipe import Recipe, Tuned
 from whitebench.result import FailureKind
 from whitebench.suite import Contestant, Suite, load_suite
+from whitebench.tracing import offered_kinds
 
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+TRACES = PLUGINS.partition("| trace | per layer | read by |")[2].partition("\n\n")[0]
 SUITES = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
+METRICS = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -60,6 +64,25 @@ def test_every_field_of_a_spec_is_explained(kind: type) -> None:
 @pytest.mark.parametrize("kind", FailureKind)
 def test_every_kind_of_failure_is_explained(kind: FailureKind) -> None:
     assert f"| `{kind}` |" in SUITES
+
+
+def ours(kind: Literal["model", "metric"]) -> list[Any]:
+    return [entry.spec for entry in load_catalog().entries[kind].values() if entry.owner.distribution == "whitebench"]
+
+
+def test_every_metric_of_ours_is_explained() -> None:
+    rows = [line for line in METRICS.splitlines() if line.startswith("| `")]
+    for spec in ours("metric"):
+        assert any(re.match(rf"\| `{spec.name}[`/]", row) for row in rows), spec.name
+
+
+def test_every_kind_of_trace_is_explained_with_the_metrics_that_read_it() -> None:
+    table = dict(re.findall(r"^\| `([a-z-]+)` \|.*\| ([^|]*) \|$", TRACES, re.MULTILINE))
+    offered = {kind for spec in ours("model") for kind in offered_kinds(spec.trace) or ()}
+    assert offered == set(table)
+    for kind, readers in table.items():
+        expected = {spec.name for spec in ours("metric") if kind in spec.needs}
+        assert set(re.findall(r"`([a-z-]+)`", readers)) == expected, kind
 
 
 def test_every_option_of_our_tasks_is_explained() -> None:

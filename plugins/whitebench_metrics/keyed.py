@@ -1,0 +1,54 @@
+"""States whose number and size only the first batch tells: numbers under a key, as rows that processes concatenate.
+
+A sum needs its size before the first sample is seen, and a process that sees none would never know it. Rows under keys
+need neither: where two processes have the same key, `found` gives the rows of both. All three states are flat float64,
+so that what torchmetrics puts in the place of an idle process fits beside them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+class KeyedMetric(Metric):
+    """A metric that keeps flat rows of numbers, each under a whole number."""
+
+    full_state_update = False
+    keys: list[Tensor]  # (1,) each
+    sizes: list[Tensor]  # (1,) each
+    rows: list[Tensor]  # (its size,) each
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("keys", "sizes", "rows"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+        self.set_dtype(torch.float64)
+
+    def places(self) -> dict[int, int]:
+        """Return where in `rows` this process has those of each key; there are none yet of a key that is not in it."""
+        return {int(key): place for place, key in enumerate(self.keys)}
+
+    def keep(self, key: int, row: Tensor) -> None:
+        """Keep a flat row of float64 under a key that has none."""
+        self.keys.append(row.new_tensor([key]))
+        self.sizes.append(row.new_tensor([len(row)]))
+        self.rows.append(row)
+
+    def put(self, place: int, row: Tensor) -> None:
+        """Keep another row in the place of one."""
+        # Never in place: a process that was merged into this one still has the same tensor.
+        self.sizes[place] = row.new_tensor([len(row)])
+        self.rows[place] = row
+
+    def found(self) -> dict[int, list[Tensor]]:
+        """Return the rows of all processes under each key, keys in ascending order."""
+        if len(self.keys) == 0:
+            return {}
+        keys, sizes, rows = (dim_zero_cat(state) for state in (self.keys, self.sizes, self.rows))
+        found: dict[int, list[Tensor]] = {int(key): [] for key in keys.sort().values}
+        for key, row in zip(keys, torch.split(rows, sizes.int().tolist()), strict=True):
+            found[int(key)].append(row)
+        return found
