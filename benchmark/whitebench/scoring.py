@@ -150,7 +150,12 @@ def _beside(found: Scored, null: Scored) -> Scored:
 
     def overlay(name: str, one: Picture) -> Picture:
         other = null.pictures.get(name)
-        series = {} if other is None else {f"{label}, {UNTRAINED}": array for label, array in other.series.items()}
+        drawn = {} if other is None else other.series
+        # A null of the metric's own, such as random tokens, is the same for both networks.
+        changed = [
+            label for label in drawn if label not in one.series or not torch.equal(drawn[label], one.series[label])
+        ]
+        series = {f"{label}, {UNTRAINED}": drawn[label] for label in changed}
         return dataclasses.replace(one, series={**one.series, **series})
 
     return Scored(

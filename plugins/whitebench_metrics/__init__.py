@@ -1,7 +1,17 @@
 """The measures that every contestant is judged by: what it predicts, and what its layers do."""
 
 from whitebench import MetricSpec, hookimpl
-from whitebench_metrics import classification, coding_rate, feature_cosines, principles, rate_reduction, sparsity
+from whitebench_metrics import (
+    attention_maps,
+    classification,
+    coding_rate,
+    coherence,
+    feature_cosines,
+    principles,
+    rate_reduction,
+    sparsity,
+    verdicts,
+)
 
 
 @hookimpl
@@ -14,4 +24,7 @@ def register_metrics() -> list[MetricSpec]:
         *feature_cosines.METRICS,
         *coding_rate.METRICS,
         *sparsity.METRICS,
+        *verdicts.METRICS,
+        *coherence.METRICS,
+        *attention_maps.METRICS,
     ]

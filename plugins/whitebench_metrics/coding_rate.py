@@ -43,6 +43,25 @@ NULL_DRAWS = 16
 NULL_NAME = "random tokens"
 
 
+def split_heads(layer: Tensor, heads: int) -> Tensor:
+    """Return one layer's tokens (B, N, K·P) by heads, (B, K, N, P), float64.
+
+    Raises:
+        WhitebenchError: these are no such tokens.
+    """
+    if layer.ndim != 3 or layer.shape[2] % heads:
+        raise WhitebenchError(
+            f"coding rates are of tokens (B, N, width), the width a multiple of {heads} heads; "
+            f"got a tensor of shape {tuple(layer.shape)}"
+        )
+    return layer.double().reshape(*layer.shape[:2], heads, layer.shape[2] // heads).transpose(1, 2)
+
+
+def normalised_rate(heads_BKNP: Tensor) -> Tensor:
+    """Return the coding rate of each sample's tokens scaled to unit norm, (B,); a zero token stays zero."""
+    return rate(F.normalize(heads_BKNP, dim=-1))
+
+
 def rate(heads_BKNP: Tensor) -> Tensor:
     """Return the coding rate of each sample in nats, summed over its heads: (B,), float64.
 
@@ -90,18 +109,14 @@ class CodingRate(LayerStatistics):
         super().__init__()
         self.heads = heads
 
-    def measure(self, layer: Tensor) -> Mapping[str, Tensor]:
+    def measure(self, *layers: Tensor) -> Mapping[str, Tensor]:
         """Return the rates of one layer's tokens (B, N, K·P), and of random ones in their place."""
-        if layer.ndim != 3 or layer.shape[2] % self.heads:
-            raise WhitebenchError(
-                f"coding rates are of tokens (B, N, width), the width a multiple of {self.heads} heads; "
-                f"got a tensor of shape {tuple(layer.shape)}"
-            )
-        tokens, width = layer.shape[1], layer.shape[2] // self.heads
+        (layer,) = layers
+        heads_BKNP = split_heads(layer, self.heads)
+        tokens, width = heads_BKNP.shape[2:]
         bound = self.heads * rate_bound(tokens, width)
         random = self.heads * random_rate(tokens, width)
-        heads_BKNP = layer.double().reshape(len(layer), tokens, self.heads, width).transpose(1, 2)
-        normalised_B = rate(F.normalize(heads_BKNP, dim=-1))  # a zero token stays zero
+        normalised_B = normalised_rate(heads_BKNP)
         return {
             "normalised": normalised_B,
             "share": normalised_B / bound,
@@ -117,14 +132,10 @@ class CodingRate(LayerStatistics):
         (arXiv 2411.17182).
         """
         return {
-            "share": profiles["share"].reading(nulls=_null(profiles["random share"]), unit=""),
-            "normalised": profiles["normalised"].reading(nulls=_null(profiles["random"])),
+            "share": profiles["share"].reading(unit="", null=(NULL_NAME, profiles["random share"])),
+            "normalised": profiles["normalised"].reading(null=(NULL_NAME, profiles["random"])),
             "raw": profiles["raw"].reading(direction="none"),
         }
-
-
-def _null(profile: Profile) -> dict[str, float]:
-    return {} if profile.mean is None else {NULL_NAME: profile.mean}
 
 
 def _whole(_: MetricContext) -> Metric:
@@ -148,6 +159,7 @@ METRICS = [
         unit="nats",
         needs=("tokens",),
         build=_whole,
+        untrained=True,
         reference=_CRATE,
     ),
     MetricSpec(
@@ -158,6 +170,7 @@ METRICS = [
         unit="nats",
         needs=("projections",),
         build=_per_head,
+        untrained=True,
         reference=_CRATE,
     ),
 ]

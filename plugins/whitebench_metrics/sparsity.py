@@ -6,21 +6,24 @@ above-threshold   |{i : |x_i| > 0.05 max|x|}| / n, which a smooth activation can
 hoyer             (sqrt(n) - |x|_1 / |x|_2) / (sqrt(n) - 1): 0 where all |x_i| are equal, 1 where one is alone
                   (Hoyer, "Non-negative Matrix Factorization with Sparseness Constraints", JMLR 5, 2004, section 3.1)
 
-A token of zeros is as sparse as can be: 0, 0 and, by agreement with these, 1.
+A token of zeros is as sparse as can be: 0, 0 and, by agreement with these, 1. The null is what codes of n independent
+normal entries come to.
 Legend: B batch, T tokens (all dimensions between, made one), n width of the codes.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+import torch
 
 from whitebench import MetricSpec, Reading, Reference, WhitebenchError
 from whitebench_metrics.layers import LayerStatistics, Profile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
     from torchmetrics import Metric
 
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.05
 """Of a token's largest magnitude."""
+NULL_DRAWS = 1024
+"""One code of width 64 has a share above the threshold that varies by 0.04: the mean of these by 0.001."""
+NULL_NAME = "random codes"
 
 
 def nonzero(codes_BTn: Tensor) -> Tensor:
@@ -53,30 +59,52 @@ def hoyer(codes_BTn: Tensor) -> Tensor:
     return ((root - ratio_BT) / (root - 1)).where(length_BT > 0, 1.0)
 
 
+MEASURES = {"nonzero": nonzero, "above-threshold": above_threshold, "hoyer": hoyer}
+SPARSER: Mapping[str, Literal["lower", "higher"]] = {"nonzero": "lower", "above-threshold": "lower", "hoyer": "higher"}
+"""Which way is sparser."""
+
+
+def sparsity_of(layer: Tensor) -> dict[str, Tensor]:
+    """Return the three measures of one layer's codes (B, …, n), each sample's mean over its tokens: (B,), float64.
+
+    Raises:
+        WhitebenchError: these are no such codes.
+    """
+    if layer.ndim < 2 or layer.shape[-1] < 2:
+        raise WhitebenchError(
+            f"sparsity is of codes (B, …, n) with n of two or more; got a tensor of shape {tuple(layer.shape)}"
+        )
+    codes_BTn = layer.reshape(len(layer), math.prod(layer.shape[1:-1]), layer.shape[-1])
+    return {name: measure(codes_BTn).mean(dim=1) for name, measure in MEASURES.items()}
+
+
+@lru_cache(maxsize=64)
+def random_sparsity(width: int) -> dict[str, float]:
+    """Return the three measures of codes of independent normal entries, the mean of some draws."""
+    draws_1Tn = torch.randn(1, NULL_DRAWS, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return {name: float(measure) for name, measure in sparsity_of(draws_1Tn).items()}
+
+
 class Sparsity(LayerStatistics):
     """The three measures per layer of codes (B, …, n); headlines are means over layers."""
 
-    quantities = ("nonzero", "above-threshold", "hoyer")
+    quantities = (*MEASURES, *(f"random {name}" for name in MEASURES))
 
-    def measure(self, layer: Tensor) -> Mapping[str, Tensor]:
-        """Return each sample's mean over its tokens."""
-        if layer.ndim < 2 or layer.shape[-1] < 2:
-            raise WhitebenchError(
-                f"sparsity is of codes (B, …, n) with n of two or more; got a tensor of shape {tuple(layer.shape)}"
-            )
-        codes_BTn = layer.reshape(len(layer), math.prod(layer.shape[1:-1]), layer.shape[-1])
-        return {
-            "nonzero": nonzero(codes_BTn).mean(dim=1),
-            "above-threshold": above_threshold(codes_BTn).mean(dim=1),
-            "hoyer": hoyer(codes_BTn).mean(dim=1),
-        }
+    def measure(self, *layers: Tensor) -> Mapping[str, Tensor]:
+        """Return each sample's mean over its tokens, and that of random codes of the same width."""
+        (layer,) = layers
+        found = sparsity_of(layer)
+        random = random_sparsity(layer.shape[-1])
+        return found | {f"random {name}": torch.full_like(found[name], random[name]) for name in MEASURES}
 
     def read(self, profiles: Mapping[str, Profile]) -> dict[str, Reading]:
         """Return the three; sparser is what the layers claim to be, so each points to the sparser side."""
         return {
-            "nonzero": profiles["nonzero"].reading(direction="lower"),
-            "above-threshold": profiles["above-threshold"].reading(direction="lower"),
-            "hoyer": profiles["hoyer"].reading(direction="higher"),
+            name: profiles[name].reading(
+                direction=SPARSER[name],
+                null=(NULL_NAME, profiles[f"random {name}"]),
+            )
+            for name in MEASURES
         }
 
 
@@ -92,6 +120,7 @@ METRICS = [
         direction="lower",
         needs=("codes",),
         build=_build,
+        untrained=True,
         reference=Reference(
             title="Yu et al., White-Box Transformers via Sparse Rate Reduction", url="https://arxiv.org/abs/2306.01129"
         ),

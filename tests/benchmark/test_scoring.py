@@ -187,6 +187,20 @@ def test_the_untrained_network_stands_beside_what_asks_for_it_and_beside_nothing
     torch.testing.assert_close(picture.series["net, untrained"], hidden[:, 0])
 
 
+def test_a_null_of_the_metric_s_own_is_drawn_once_for_both_networks(subject: Subject, samples: Samples) -> None:
+    class WithNull(Firsts):
+        def compute(self) -> Reading:
+            reading = super().compute()
+            units = reading.pictures["units"]
+            with_null = dataclasses.replace(units, series={**units.series, "noise": torch.ones(3)})
+            return dataclasses.replace(reading, pictures={"units": with_null})
+
+    asking = dataclasses.replace(FIRSTS, build=lambda _: WithNull(), untrained=True)
+    logits = predict(subject, samples.inputs, batch_size=7)
+    found = score(subject, samples, logits, [asking], batch_size=7, untrained=lambda: drawn(subject, 7))
+    assert list(found.pictures["firsts/units"].series) == ["net", "noise", "net, untrained"]
+
+
 def test_nobody_draws_a_network_that_no_metric_asks_for(subject: Subject, samples: Samples) -> None:
     def draw() -> Subject:
         raise AssertionError("drawn for nothing")

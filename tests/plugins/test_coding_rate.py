@@ -114,6 +114,18 @@ def test_the_null_of_the_share_is_the_null_over_the_bound() -> None:
     assert not found["raw"].nulls
 
 
+def test_every_layer_has_its_null_beside_and_the_network_its_untrained_self() -> None:
+    found = readings(subspace_rate(3), some_tokens(), some_tokens(tokens=7))
+    expected = [3 * random_rate(5, 4), 3 * random_rate(7, 4)]
+    assert found["normalised"].null_profiles["random tokens"] == pytest.approx(expected)
+    bounds = [3 * rate_bound(5, 4), 3 * rate_bound(7, 4)]
+    assert found["share"].null_profiles["random tokens"] == pytest.approx(
+        [e / b for e, b in zip(expected, bounds, strict=True)]
+    )
+    assert not found["raw"].null_profiles
+    assert all(spec.untrained for spec in METRICS)
+
+
 def test_a_zero_token_adds_nothing() -> None:
     tokens = some_tokens()
     tokens[:, 2] = 0

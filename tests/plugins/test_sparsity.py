@@ -113,6 +113,21 @@ def test_a_smooth_activation_has_no_exact_zero_but_can_be_sparse() -> None:
     assert (found["above-threshold"].value or 1) < 0.9
 
 
+def test_codes_of_normal_entries_come_to_the_null_which_depends_on_their_width() -> None:
+    layers = [torch.randn(400, 5, width, generator=torch.Generator().manual_seed(7)) for width in (12, 256)]
+    found = readings(*layers)
+    for part in PARTS:
+        null = found[part].null_profiles["random codes"]
+        assert found[part].profile == pytest.approx(null, rel=0.02)
+        assert found[part].nulls["random codes"] == pytest.approx(sum(null) / 2)
+    # |x|_1 / |x|_2 of many normal entries is sqrt(2 n / pi).
+    assert found["hoyer"].null_profiles["random codes"][1] == pytest.approx(
+        (16 - 16 * (2 / 3.14159) ** 0.5) / 15, rel=0.01
+    )
+    assert found["nonzero"].nulls["random codes"] == 1
+    assert METRICS[0].untrained
+
+
 def test_each_part_points_to_the_sparser_side() -> None:
     found = readings(some_codes())
     assert [found[part].direction for part in PARTS] == ["lower", "lower", "higher"]
