@@ -76,9 +76,11 @@ def _checked(name: str, one: Picture) -> Picture:
     need(isinstance(one, Picture), "it must be a Picture")
     need(one.kind in get_args(PictureKind), f"kind must be one of {get_args(PictureKind)}, got {quote(one.kind)}")
     need(one.series, "it has no series")
-    arrays = {
-        str(label): torch.as_tensor(array).detach().float().cpu().contiguous() for label, array in one.series.items()
-    }
+    arrays = {}
+    for label, given in one.series.items():
+        array = torch.as_tensor(given).detach().float().cpu().contiguous()
+        # Torchmetrics makes a scalar of whatever holds one number.
+        arrays[str(label)] = array if array.ndim else array.reshape((1,) * _DIMENSIONS[one.kind][0])
     for label, array in arrays.items():
         is_fit = array.ndim in _DIMENSIONS[one.kind] and array.numel() > 0
         is_pair = array.shape[-1] == 2 or one.kind in ("histogram", "matrix") or array.ndim == 1

@@ -97,7 +97,7 @@ class AttentionStatistics(LayerStatistics):
     def read(self, profiles: Mapping[str, Profile]) -> dict[str, Reading]:
         """Return the reading over all heads; each head's is in its picture."""
         in_heads = {
-            name: torch.tensor(list(enumerate(profile.means, start=1)), dtype=torch.float64)
+            name: torch.tensor(profile.means, dtype=torch.float64)
             for name, profile in profiles.items()
             if name.startswith("head ") and not profile.missing
         }

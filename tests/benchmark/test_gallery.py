@@ -53,6 +53,14 @@ def test_arrays_are_kept_in_float32_on_the_cpu() -> None:
     assert (found.series["a"].dtype, found.series["a"].requires_grad) == (torch.float32, False)
 
 
+@pytest.mark.parametrize(("kind", "shape"), [("lines", (1,)), ("histogram", (1,)), ("matrix", (1, 1))])
+def test_an_array_of_one_number_is_drawn_though_torchmetrics_hands_on_a_scalar(
+    kind: str, shape: tuple[int, ...]
+) -> None:
+    [found] = checked({"one": picture(kind=kind, series={"a": torch.tensor(0.5)})}).values()
+    assert torch.equal(found.series["a"], torch.full(shape, 0.5))
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [

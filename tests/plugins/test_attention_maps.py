@@ -158,6 +158,6 @@ def test_what_is_no_attention_is_refused() -> None:
 def test_each_head_has_its_line_in_the_picture() -> None:
     weights = some_weights()
     series = reading("attention-entropy", weights, some_weights(seed=1)).pictures["heads"].series
-    assert {name: line[:, 0].tolist() for name, line in series.items()} == {"head 1": [1, 2], "head 2": [1, 2]}
+    assert {name: len(line) for name, line in series.items()} == {"head 1": 2, "head 2": 2}
     alone = reading("attention-entropy", weights[:, 1:].expand(-1, 2, -1, -1)).value
-    assert float(series["head 2"][0, 1]) == pytest.approx(alone)
+    assert float(series["head 2"][0]) == pytest.approx(alone)
