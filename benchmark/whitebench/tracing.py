@@ -10,12 +10,14 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from whitebench.errors import TraceError, near_misses
+from whitebench.multihead import METHODS
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -160,7 +162,7 @@ class _Watch:
             return tensor
         name, module = list(self.modules.items())[place]
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            made: object = getattr(module, self.method)(tensor)
+            made: object = _method(module, self.method)(tensor)
         if not isinstance(made, Tensor):
             raise TraceError(
                 f"trace {self.kind!r}: {self.method}() of module {name!r} returns a {type(made).__name__}, no tensor"
@@ -192,11 +194,18 @@ def _watch_modules(kind: str, pattern: str, model: nn.Module) -> _Watch:
     once = {id(module): found for found, module in reversed(chosen.items())}  # the first name of a module with several
     unique = {found: module for found, module in chosen.items() if once[id(module)] == found}
     for found, module in unique.items() if method else ():
-        if not callable(getattr(module, method, None)):
+        if not callable(_method(module, method)):
             near = near_misses(method, [one for one in dir(module) if not one.startswith("_")])
             raise TraceError(f"trace {kind!r}: module {found!r} has no method {method!r}{near}")
     takes_input = suffix == "in" or bool(method)
     return _Watch(kind=kind, pattern=pattern, modules=unique, takes_input=takes_input, method=method)
+
+
+def _method(module: nn.Module, name: str) -> Any:
+    """Return a method of the module, or what stands for it where the module is torch's own attention."""
+    if isinstance(module, nn.MultiheadAttention) and name in METHODS:
+        return partial(METHODS[name], module)
+    return getattr(module, name, None)
 
 
 def _parameters(kind: str, pattern: str, model: nn.Module) -> list[Tensor]:

@@ -286,3 +286,50 @@ def test_a_trace_function_may_leave_a_kind_out_and_says_by_its_answer_what_it_of
     assert look(Model(), {"tokens": "blocks.*", "codes": "blocks.*.ista"}, kinds=[]).offered == {"tokens", "codes"}
     with pytest.raises(TraceError, match="trace function returns a list; it must return a mapping"):
         look(Model(), lambda model, inputs: [inputs], kinds=["tokens"])  # type: ignore[arg-type, return-value]
+
+
+class Torchs(nn.Module):
+    """A network of torch's own layers."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, **options)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.encoder(tokens).mean(dim=1))
+        return logits
+
+
+TORCHS = {
+    "attention-inputs": "encoder.layers.*.self_attn:in",
+    "attention-logits": "encoder.layers.*.self_attn:logits()",
+    "attention": "encoder.layers.*.self_attn:weights()",
+    "attention-forms": "encoder.layers.*.self_attn:forms()",
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"norm_first": True}, {"bias": False}])
+def test_torchs_own_attention_is_looked_into_by_the_same_words(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    network, tokens = Torchs(**options).eval(), torch.randn(3, 5, 8)
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.4)  # torch starts biases from zero
+    seen = observe(network, tokens, head="head", trace=TORCHS, kinds=None).trace
+    for place, layer in enumerate(network.encoder.layers):
+        assert isinstance(layer, nn.TransformerEncoderLayer)
+        inputs = seen["attention-inputs"][place]
+        _, expected = layer.self_attn(inputs, inputs, inputs, average_attn_weights=False)
+        torch.testing.assert_close(seen["attention"][place], expected.detach(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            seen["attention-logits"][place].softmax(dim=-1), expected.detach(), rtol=1e-4, atol=1e-6
+        )
+        assert seen["attention-forms"][place].shape == (2, 8, 9)
+
+
+def test_torchs_own_attention_is_said_to_be_out_of_sight_where_it_is() -> None:
+    network = Torchs()
+    network.encoder.layers[0] = nn.TransformerEncoderLayer(8, 2, 16)
+    with pytest.raises(TraceError, match="only self-attention with batch_first=True"):
+        observe(network, torch.randn(3, 5, 8), head="head", trace=TORCHS, kinds=["attention"])
