@@ -38,6 +38,11 @@ class Bounds:
         """1 - lower / upper, 0 where rounding has put the lower above: (B,)."""
         return (1 - self.lower / self.upper).clamp_min(0)
 
+    def updated(self, index_X: Tensor, some: Bounds) -> Bounds:
+        """Return the bounds with some problems' put in their places."""
+        names = [field.name for field in fields(self)]
+        return Bounds(**{name: getattr(self, name).index_copy(0, index_X, getattr(some, name)) for name in names})
+
     @classmethod
     def joined(cls, parts: Sequence[Bounds]) -> Bounds:
         """Return the bounds of several batches as one's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from whitebench_svm import frobenius
+from whitebench_svm import frobenius, nuclear, psd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from whitebench_svm.problem import Problem
 
-Norm = Literal["frobenius"]
+Norm = Literal["frobenius", "nuclear", "psd"]
 
 
 class Geometry(NamedTuple):
@@ -24,8 +24,12 @@ class Geometry(NamedTuple):
     dual_norm: Callable[[Tensor], Tensor]
     solve: Callable[[Problem, Tensor], tuple[Tensor, Tensor]]
     """From a problem and a first W to multipliers and W, each up to scale."""
+    at_once: int
+    """Constraints above which they are generated."""
 
 
 GEOMETRIES: dict[Norm, Geometry] = {
-    "frobenius": Geometry(frobenius.norm, frobenius.norm, frobenius.solve),
+    "frobenius": Geometry(frobenius.norm, frobenius.norm, frobenius.solve, 1024),
+    "nuclear": Geometry(nuclear.norm, nuclear.dual_norm, nuclear.solve, 256),
+    "psd": Geometry(frobenius.norm, psd.dual_norm, psd.solve, 256),
 }

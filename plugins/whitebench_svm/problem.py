@@ -1,4 +1,4 @@
-"""What is to be separated: constraints Delta_l^T W z_l >= 1, whose D x E matrices Delta_l z_l^T are not built.
+"""What is to be separated: constraints Delta_l^T W z_l >= 1, whose D x E matrices Delta_l z_l^T are seldom built.
 
 With A(W)_l = Delta_l^T W z_l and its adjoint A*(a) = sum_l a_l Delta_l z_l^T, the Gram matrix of the constraints is
 
@@ -46,6 +46,11 @@ class Problem:
         """Return the Frobenius norms ||Delta_l|| ||z_l||: (B, N)."""
         sizes_BN: Tensor = self.differences.norm(dim=-1) * self.queries.norm(dim=-1)
         return sizes_BN
+
+    def features(self, item: int) -> Tensor:
+        """Return the matrices Delta_l z_l^T of the constraints that one problem has, for those few that need them."""
+        mask_N = self.mask[item]
+        return self.differences[item, mask_N, :, None] * self.queries[item, mask_N, None, :]
 
     def hardest(self, weight_BDE: Tensor, count_B: Tensor) -> Tensor:
         """Return which constraints are the hardest for W, so many of each problem: (B, N)."""

@@ -18,7 +18,7 @@ Legend: as in problem.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,6 +56,13 @@ class Separator:
         return 1 / self.norm
 
 
+def stable_rank(weight: Tensor) -> Tensor:
+    """Return ||W||_F^2 / ||W||_op^2 of matrices (..., D, E): at most the rank, and blind to tiny singular values."""
+    singular_values = torch.linalg.svdvals(weight.double())
+    rank: Tensor = (singular_values / singular_values[..., :1]).square().sum(dim=-1)
+    return rank
+
+
 @torch.no_grad()
 def separate(
     differences: Tensor,
@@ -74,10 +81,12 @@ def separate(
     Args:
         differences: Delta (..., N, D), each the selected token minus a competitor.
         queries: z (..., N, E); the batch dimensions of both may differ by what broadcasts.
-        norm: which norm of W is to be small.
+        norm: "frobenius"; "nuclear", the sum of the singular values; or "psd", the Frobenius norm of a symmetric
+            positive semidefinite W, which takes D = E.
         mask: (..., N), which constraints there are; what stands in the places of others is not looked at.
         tolerance: the largest relative gap between the bounds of the norm.
-        most_constraints: above so many, the hardest are solved first, and those still missed are added until none is.
+        most_constraints: how many may be solved at a time. Of many, the hardest come first, and those still missed are
+            added until none is.
         guess: W (..., D, E), of any scale: its hardest constraints are tried first. By default A*(1).
 
     Raises:
@@ -93,15 +102,25 @@ def separate(
             f"a tolerance between 0 and 1 and at least one constraint at a time; got {tolerance} and {most_constraints}"
         )
     problem, batch, scale_B = _read(differences, queries, mask)
+    if norm == "psd" and differences.shape[-1] != queries.shape[-1]:
+        raise WhitebenchError(
+            f"a positive semidefinite W takes differences and queries of one width; got {differences.shape[-1]} and "
+            f"{queries.shape[-1]}"
+        )
     guess_BDE = problem.combine(problem.mask.double())
     if guess is not None:
         if guess.shape[-2:] != guess_BDE.shape[1:]:
             raise WhitebenchError(
                 f"a guess is W, (..., {guess_BDE.shape[1]}, {guess_BDE.shape[2]}); got {tuple(guess.shape)}"
             )
-        guess_BDE = guess.to(guess_BDE).expand(*batch, *guess_BDE.shape[1:]).reshape(guess_BDE.shape)
-    bounds = bound(problem, guess_BDE, GEOMETRIES[norm], tolerance=tolerance, most=most_constraints)
-    _refuse_unproved(bounds, batch, tolerance)
+        guess_BDE = guess.to(guess_BDE.device).double().expand(*batch, *guess_BDE.shape[1:]).reshape(guess_BDE.shape)
+    bounds = bound(problem, guess_BDE, GEOMETRIES["frobenius"], tolerance=tolerance, most=most_constraints)
+    _refuse_unproved(bounds, scale_B, batch, tolerance, "frobenius")
+    if norm != "frobenius":  # the same, scaled to a Frobenius norm of 1, and its hardest constraints known
+        problem = replace(problem, differences=problem.differences * bounds.lower[:, None, None])
+        scale_B = scale_B / bounds.lower
+        bounds = bound(problem, bounds.weight, GEOMETRIES[norm], tolerance=tolerance, most=most_constraints)
+        _refuse_unproved(bounds, scale_B, batch, tolerance, norm)
     return Separator(
         weight=(bounds.weight / scale_B[:, None, None]).reshape(*batch, *guess_BDE.shape[1:]),
         norm=(bounds.upper / scale_B).reshape(batch),
@@ -136,7 +155,7 @@ def _read(differences: Tensor, queries: Tensor, mask: Tensor | None) -> tuple[Pr
     device = torch.device("cpu") if differences.device.type == "mps" else differences.device
     vectors = []
     for table in (differences, queries):
-        table_BNX = table.detach().to(device, torch.float64).expand(*shape, -1).reshape(-1, shape[-1], table.shape[-1])
+        table_BNX = table.detach().to(device).double().expand(*shape, -1).reshape(-1, shape[-1], table.shape[-1])
         vectors.append(table_BNX.masked_fill(~mask_BN[..., None].to(device), 0))
     if not all(bool(table_BNX.isfinite().all()) for table_BNX in vectors):
         raise WhitebenchError("differences and queries must be finite numbers")
@@ -154,19 +173,21 @@ def _read(differences: Tensor, queries: Tensor, mask: Tensor | None) -> tuple[Pr
     return problem, tuple(shape[:-1]), longest[0] * longest[1]
 
 
-def _refuse_unproved(bounds: Bounds, batch: tuple[int, ...], tolerance: float) -> None:
+def _refuse_unproved(bounds: Bounds, scale_B: Tensor, batch: tuple[int, ...], tolerance: float, norm: Norm) -> None:
+    kind = "positive semidefinite W" if norm == "psd" else "W"
     is_infeasible_B = bounds.cancelled <= CANCELS
     if infeasible := _places(is_infeasible_B, batch):
         raise InfeasibleError(
-            f"{_named(infeasible)} that no W separates: a nonnegative combination of the constraints cancels to "
+            f"{_named(infeasible)} that no {kind} separates: a nonnegative combination of the constraints cancels to "
             f"{float(bounds.cancelled[is_infeasible_B].max()):.0e} of its terms' size",
             infeasible,
         )
     if open_items := _places(~(bounds.gap <= tolerance), batch):
-        worst = int(bounds.gap.nan_to_num(1).argmax())
+        worst = int(bounds.gap.argmax())
+        lower, upper = (float(bound[worst] / scale_B[worst]) for bound in (bounds.lower, bounds.upper))
         raise UnconvergedError(
-            f"{_named(open_items)} with a relative gap above {tolerance:g}: the widest is {bounds.gap[worst]:.1e}, "
-            f"with a combination of constraints that cancels to {bounds.cancelled[worst]:.1e} of its terms' size",
+            f"{_named(open_items)} with a relative gap above {tolerance:g}: at most {float(bounds.gap[worst]):.1e}, "
+            f"where the smallest {norm} norm is proved to lie between {lower:.6g} and {upper:.6g}",
             open_items,
         )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.optimize import nnls
+from scipy.optimize import linprog, nnls
 
 from whitebench import WhitebenchError
 from whitebench_svm import InfeasibleError, UnconvergedError, separate
@@ -183,6 +183,27 @@ def test_a_competitor_equal_to_the_selected_token_is_infeasible() -> None:
     differences[3] = 0
     with pytest.raises(InfeasibleError, match="a competitor is equal to the selected token"):
         separate(differences, queries)
+
+
+def test_infeasible_is_what_a_linear_programme_finds_no_weight_for() -> None:
+    differences, queries = drawn(60, d=3, seed=2)
+    is_separable = []
+    for problem in zip(differences, queries, strict=True):
+        rows = features(*problem)
+        margin_last = np.append(np.zeros(rows.shape[1]), -1.0)  # the largest t with rows W >= t and entries within 1
+        found = linprog(
+            margin_last,
+            A_ub=np.hstack([-rows, np.ones((len(rows), 1))]),
+            b_ub=np.zeros(len(rows)),
+            bounds=[(-1, 1)] * rows.shape[1] + [(None, None)],
+        )
+        is_separable.append(-found.fun > 1e-9)
+    with pytest.raises(InfeasibleError) as caught:
+        separate(differences, queries)
+    assert caught.value.items == tuple((item,) for item, separable in enumerate(is_separable) if not separable)
+    assert 0 < sum(is_separable) < 60
+    which = torch.tensor(is_separable)
+    assert float(separate(differences[which], queries[which]).gap.max()) <= 1e-6
 
 
 def test_margins_lost_in_rounding_are_no_answer() -> None:
