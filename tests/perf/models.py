@@ -1,4 +1,4 @@
-"""How fast the models are, as ratios measured in one run: the second half of `make perf`. It fails nothing.
+"""How fast the models are, as ratios measured in one run: the second part of `make perf`. It fails nothing.
 
 CRATE-T at 224 x 224 pixels, eight images at a time, against the textbook (textbook_crate.py): the same weights, which
 must give the same logits, in float32. A training step is forward, cross-entropy, backward and AdamW. ToST-T against
