@@ -18,7 +18,7 @@ from whitebench.tracing import observe
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from whitebench.specs import MetricContext, MetricSpec, ModelSpec, Samples
+    from whitebench.specs import MetricContext, MetricSpec, ModelSpec, Samples, Trace
 
 _log = logging.getLogger(__name__)
 
@@ -72,21 +72,22 @@ def trace_sample(
 ) -> dict[str, Tensor]:
     """Return the traces of a fixed sample of at most `size` samples: `KIND/LAYER` and `index`.
 
-    The sample is keyed by the hash of each sample's index: it depends on nothing but how many there are.
+    The sample is keyed by the hash of each sample's index: it depends on nothing but how many there are. Traces that
+    are weights, which come whole with every batch, are left out: the weights are kept as they are.
     """
     order = sorted(range(len(samples)), key=lambda index: hashlib.sha256(str(index).encode()).digest())
     index = torch.tensor(sorted(order[:size]))
     arrays = {"index": index}
     if kinds:
         subject.module.eval()
-        with autocast(subject.device, precision):
-            seen = observe(
-                subject.module,
-                samples.inputs[index].to(subject.device),
-                head=subject.spec.head,
-                trace=subject.spec.trace,
-                kinds=kinds,
-            )
-        for kind, layers in seen.trace.items():
-            arrays |= {f"{kind}/{layer}": tensor.float().cpu().contiguous() for layer, tensor in enumerate(layers)}
+        alone, seen = (_traced(subject, samples.inputs[rows], kinds, precision) for rows in (index[:1], index))
+        for kind, layers in seen.items():
+            if all(len(layer) == 1 for layer in alone[kind]):
+                arrays |= {f"{kind}/{layer}": tensor.float().cpu().contiguous() for layer, tensor in enumerate(layers)}
     return arrays
+
+
+def _traced(subject: Subject, inputs: Tensor, kinds: frozenset[str], precision: str) -> Trace:
+    spec, given = subject.spec, inputs.to(subject.device)
+    with autocast(subject.device, precision):
+        return observe(subject.module, given, head=spec.head, trace=spec.trace, kinds=kinds).trace

@@ -64,6 +64,7 @@ def draw_profile(score: Score, where: str = "") -> Figure:
         dashes = NULL_DASHES[place % len(NULL_DASHES)]
         marker = "s" if name in score.null_profiles else None
         axes.plot(layers, null, color=NULL_COLOUR, linestyle=dashes, marker=marker, label=name, linewidth=1.2)
+    axes.margins(y=0.2)  # room for the legend
     axes.set_xlabel("layer")
     axes.set_ylabel(f"{plain(score.name.rpartition('/')[2])}{f' ({plain(score.unit)})' if score.unit else ''}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

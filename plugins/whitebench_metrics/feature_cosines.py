@@ -10,7 +10,6 @@ Legend: B batch, D width of the features, S samples.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import TYPE_CHECKING
 
@@ -19,22 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whitebench import MetricSpec, Picture, Reading, Reference
-from whitebench_metrics.keyed import KeyedMetric
+from whitebench_metrics.keyed import KeyedMetric, sampled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from torchmetrics import Metric
 
     from whitebench import MetricContext
 
 SAMPLES = 128
 NULL_NAME = "random features"
-
-
-def chosen(indices: Iterable[int]) -> list[int]:
-    """Return those of `indices` that are in the sample, in ascending order."""
-    return sorted(sorted(indices, key=lambda index: hashlib.sha256(str(index).encode()).digest())[:SAMPLES])
 
 
 def random_cosine(width: int) -> float:
@@ -48,10 +40,8 @@ class FeatureCosines(KeyedMetric):
     def update(self, features_BD: Tensor, labels_B: Tensor, index_B: Tensor) -> None:
         """Add a batch, and let go of what is not in the sample so far."""
         batch = dict(zip(index_B.tolist(), range(len(index_B)), strict=True))
-        kept = self.places()
-        sample = set(chosen([*kept, *batch]))
-        for states in (self.keys, self.sizes, self.rows):
-            states[:] = [states[place] for index, place in kept.items() if index in sample]
+        sample = set(sampled([*self.places(), *batch], SAMPLES))
+        self.drop(set(self.places()) - sample)
         for index in sample & set(batch):
             row_D = features_BD[batch[index]].detach().double()
             self.keep(index, torch.cat([labels_B[batch[index]][None].double(), row_D]))
@@ -59,7 +49,7 @@ class FeatureCosines(KeyedMetric):
     def compute(self) -> dict[str, Reading]:
         """Return `between` and `within`, in [0, 1]."""
         found = self.found()
-        rows = [found[index][0].cpu() for index in chosen(found)]
+        rows = [found[index][0].cpu() for index in sampled(found, SAMPLES)]
         if not rows:
             return self._unscored("no sample was seen", "no sample was seen")
         labels_S, features_SD = torch.stack(rows)[:, 0], torch.stack(rows)[:, 1:]

@@ -7,10 +7,25 @@ so that what torchmetrics puts in the place of an idle process fits beside them.
 
 from __future__ import annotations
 
+import hashlib
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+
+def sampled(indices: Iterable[int], size: int) -> list[int]:
+    """Return `size` of the samples at these places in the split, or all, in ascending order: the fixed sample.
+
+    They are those whose place has the smallest hash: which they are depends on nothing but how many there are, and the
+    fixed sample of two parts is in those of the parts.
+    """
+    return sorted(sorted(indices, key=lambda index: hashlib.sha256(str(index).encode()).digest())[:size])
 
 
 class KeyedMetric(Metric):
@@ -42,6 +57,12 @@ class KeyedMetric(Metric):
         # Never in place: a process that was merged into this one still has the same tensor.
         self.sizes[place] = row.new_tensor([len(row)])
         self.rows[place] = row
+
+    def drop(self, keys: Collection[int]) -> None:
+        """Forget the rows under these keys."""
+        kept = [place for key, place in self.places().items() if key not in keys]
+        for states in (self.keys, self.sizes, self.rows):
+            states[:] = [states[place] for place in kept]
 
     def found(self) -> dict[int, list[Tensor]]:
         """Return the rows of all processes under each key, keys in ascending order."""

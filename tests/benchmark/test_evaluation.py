@@ -57,3 +57,9 @@ def test_a_value_per_sample_that_raises_costs_only_itself(catalog: Catalog) -> N
 
     spec: MetricSpec = dataclasses.replace(catalog.metric("error").spec, per_sample=broken)
     assert per_sample(spec, torch.eye(3), torch.tensor([0, 1, 2])) == {}
+
+
+def test_a_trace_that_is_a_weight_is_not_kept_a_second_time(subject: Subject, samples: Samples) -> None:
+    both = dataclasses.replace(subject.spec, trace={"hidden": "hidden", "form": "hidden.weight:param"})
+    stored = trace_sample(dataclasses.replace(subject, spec=both), samples, frozenset({"hidden", "form"}))
+    assert set(stored) == {"index", "hidden/0"}

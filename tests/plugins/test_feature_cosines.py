@@ -16,7 +16,8 @@ from tests.plugins.measured import (
 )
 from tests.plugins.test_rate_reduction import orthogonal, some_features
 from whitebench import Layout, MetricContext, Reading
-from whitebench_metrics.feature_cosines import METRICS, SAMPLES, chosen, random_cosine
+from whitebench_metrics.feature_cosines import METRICS, SAMPLES, random_cosine
+from whitebench_metrics.keyed import sampled
 
 
 def metric() -> Metric:
@@ -54,9 +55,9 @@ def test_random_directions_come_to_the_null(width: int) -> None:
 
 
 def test_the_sample_is_a_fixed_one_whatever_comes_first() -> None:
-    sample = chosen(range(1000))
+    sample = sampled(range(1000), SAMPLES)
     assert len(sample) == SAMPLES
-    assert sample == chosen(reversed(range(1000)))
+    assert sample == sampled(reversed(range(1000)), SAMPLES)
     assert max(sample) > 900
     features, labels = some_features(1000), torch.arange(1000) % 7
     whole = readings(features, labels)
