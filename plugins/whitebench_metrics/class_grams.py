@@ -173,6 +173,11 @@ class ClassGrams(KeyedMetric):
         return {part: Reading(value=None, unscored=reason, **facts) for part, facts in self.parts.items()}
 
 
+def numbered(values_X: Tensor, first: int = 0) -> Tensor:
+    """Return the points (number of directions, value) of a line, (X, 2); the first is at `first` directions."""
+    return torch.stack([torch.arange(first, first + len(values_X), dtype=values_X.dtype), values_X], dim=1)
+
+
 def random_label(index: int, classes: int) -> int:
     """Return a class for a sample's place in its split, each as likely."""
     return int.from_bytes(hashlib.sha256(f"label {index}".encode()).digest()) % classes

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from whitebench import MetricSpec, Picture, Reference
-from whitebench_metrics.class_grams import ClassGram, ClassGrams, Number
+from whitebench_metrics.class_grams import ClassGram, ClassGrams, Number, numbered
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -111,7 +111,7 @@ class Principles(ClassGrams):
             title="energy of a class's features in its leading directions",
             x="directions",
             y="share of the energy",
-            series={name: _numbered(values_D) for name, values_D in curves.items()},
+            series={name: numbered(values_D, first=1) for name, values_D in curves.items()},
         )
         pictures = {"within-rank": {"energy": drawn}}
         if 1 < len(classes) <= MOST_ROWS:
@@ -152,10 +152,6 @@ def _energy(one: ClassGram) -> Tensor:
     """Return the share of the energy in the leading 1 .. D directions, (D,)."""
     energy_X = one.spectrum[0].square().cumsum(0)
     return F.pad(energy_X / energy_X[-1].clamp(min=1e-30), (0, one.width - len(energy_X)), value=1.0)
-
-
-def _numbered(values_D: Tensor) -> Tensor:
-    return torch.stack([torch.arange(1, len(values_D) + 1, dtype=values_D.dtype), values_D], dim=1)
 
 
 def _build(context: MetricContext) -> Metric:

@@ -22,8 +22,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from whitebench import MetricSpec, Reference
-from whitebench_metrics.class_grams import ClassGram, ClassGrams, Number
+import torch
+from torch import Tensor
+
+from whitebench import MetricSpec, Picture, Reference
+from whitebench_metrics.class_grams import ClassGram, ClassGrams, Number, numbered
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -38,6 +41,28 @@ def balanced_optimum(width: int, classes: int) -> float:
     return width / 2 * math.log1p(1 / EPS2) - width / (2 * classes) * math.log1p(classes / EPS2)
 
 
+def volume(gram: ClassGram) -> Tensor:
+    """Return R of the first 0, 1, .. D directions of these features in nats, (D + 1,): half the log of a volume.
+
+    log det is the sum over directions of log(1 + D lambda / (m eps2)), lambda the energy that lies in each: a box's
+    volume from its sides.
+    """
+    energy_X = gram.spectrum[0].square()
+    sides_D = torch.nn.functional.pad(energy_X, (0, gram.width - len(energy_X)))
+    return _built_up(gram.width / (gram.count * EPS2) * sides_D)
+
+
+def even_volume(width: int, directions: int) -> Tensor:
+    """Return the same of unit features whose energy is even over some of the directions, (D + 1,)."""
+    sides_D = torch.zeros(width, dtype=torch.float64)
+    sides_D[:directions] = width / (directions * EPS2)
+    return _built_up(sides_D)
+
+
+def _built_up(sides_D: Tensor) -> Tensor:
+    return torch.nn.functional.pad((sides_D.log1p() / 2).cumsum(dim=0), (1, 0))
+
+
 class RateReduction(ClassGrams):
     """Delta R and the two rates that it is made of."""
 
@@ -47,6 +72,27 @@ class RateReduction(ClassGrams):
         "rate": {"direction": "none"},
         "class-rate": {"direction": "none"},  # small where classes are told apart, and where all features are one
     }
+
+    def draw(
+        self, classes: Mapping[int, ClassGram], nulls: Mapping[str, Sequence[ClassGram]]
+    ) -> Mapping[str, dict[str, Picture]]:
+        """Return how the volume that log det measures builds up: uncorrelated features fill it, correlated do not."""
+        both = {"features": list(classes.values()), **nulls}
+        curves = {name: volume(sum(these[1:], start=these[0])) for name, these in both.items()}
+        largest = max(classes.values(), key=lambda one: one.count)
+        curves |= {
+            "features of one class": volume(largest),
+            "uncorrelated: as much in every direction": even_volume(largest.width, largest.width),
+            "correlated: all in one direction": even_volume(largest.width, 1),
+        }
+        drawn = Picture(
+            kind="lines",
+            title="log det as a volume: R from the leading directions alone",
+            x="directions",
+            y="nats",
+            series={name: numbered(curve) for name, curve in curves.items()},
+        )
+        return {"rate": {"volume": drawn}}
 
     def measure(self, classes: Sequence[ClassGram]) -> Mapping[str, Number]:
         """Return `share` in [0, 1], then `delta`, `rate` and `class-rate` in nats."""

@@ -17,7 +17,8 @@ from tests.plugins.measured import (
     read,
 )
 from whitebench import Layout, MetricContext, Reading
-from whitebench_metrics.rate_reduction import EPS2, METRICS, balanced_optimum
+from whitebench_metrics.class_grams import ClassGram
+from whitebench_metrics.rate_reduction import EPS2, METRICS, balanced_optimum, even_volume, volume
 from whitebench_objectives.mcr2 import MCR2, MCR2Options
 
 PARTS = ("share", "delta", "rate", "class-rate")
@@ -191,3 +192,25 @@ def test_what_has_no_value_says_why() -> None:
     assert readings(broken, torch.arange(40) % 3)["delta"].unscored == "a feature is no finite number"
     nobody = readings(some_features(0), torch.arange(0))
     assert {one.unscored for one in nobody.values()} == {"no sample was seen"}
+
+
+def test_log_det_is_a_volume_large_for_uncorrelated_features_and_small_for_correlated_ones() -> None:
+    """Orthonormal features: D/2 log(1 + 1/eps2), in even steps. One direction: 1/2 log(1 + D/eps2), all at once."""
+    width = 16
+    square = torch.randn(width, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    basis = torch.linalg.qr(square)[0]
+    even, one = volume(ClassGram.of(basis)), volume(ClassGram.of(basis[:1].expand(width, -1)))
+    steps = torch.arange(width + 1, dtype=torch.float64)
+    torch.testing.assert_close(even, steps / 2 * math.log1p(1 / EPS2))
+    torch.testing.assert_close(one, (steps > 0).double() / 2 * math.log1p(width / EPS2))
+    torch.testing.assert_close(even, even_volume(width, width))
+    torch.testing.assert_close(one, even_volume(width, 1))
+    assert even[-1] > 4 * one[-1]
+
+
+def test_a_volume_ends_at_the_rate_itself() -> None:
+    features = torch.randn(40, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for count in (10, 40):  # fewer features than dimensions, and more
+        gram = ClassGram.of(torch.nn.functional.normalize(features[:count], dim=-1))
+        assert float(volume(gram)[-1]) == pytest.approx(gram.half_log_det(16 / (count * EPS2)))
+        assert len(volume(gram)) == 17
