@@ -31,7 +31,12 @@ for _ in range(60):  # anyone's loop
     loss.backward()
     optimiser.step()
 
-# The three lines.
-spec = whitebench.TraceSpec(trace={"tokens": "encoder.layers.*", "codes": "encoder.layers.*.linear2:in"})
-test = images[600:], labels[600:]
-print(whitebench.score(network, test, ["accuracy", "coding-rate", "sparsity"], spec, untrained=untrained))
+where = {
+    "tokens": "encoder.layers.*",
+    "codes": "encoder.layers.*.linear2:in",
+    "attention-inputs": "encoder.layers.*.self_attn:in",
+    "attention-forms": "encoder.layers.*.self_attn:forms()",
+}
+spec = whitebench.TraceSpec(trace=where, layout=whitebench.Layout(heads=4))
+metrics = ["accuracy", "coding-rate", "sparsity", "margin"]
+print(whitebench.score(network, (images[600:], labels[600:]), metrics, spec, untrained=untrained))

@@ -7,8 +7,10 @@ from whitebench_metrics import (
     coding_rate,
     coherence,
     feature_cosines,
+    margin,
     principles,
     rate_reduction,
+    selection,
     sparsity,
     verdicts,
 )
@@ -27,4 +29,6 @@ def register_metrics() -> list[MetricSpec]:
         *verdicts.METRICS,
         *coherence.METRICS,
         *attention_maps.METRICS,
+        *selection.METRICS,
+        *margin.METRICS,
     ]

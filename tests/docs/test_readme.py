@@ -47,7 +47,7 @@ def test_the_example_of_a_network_of_ones_own_is_shown_and_scores_it() -> None:
     told = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True, timeout=240)
     values = {line.split()[0]: line.split()[1] for line in told.stdout.splitlines()}
     assert float(values["accuracy"]) > 0.5
-    assert {"coding-rate/share", "sparsity/nonzero"} <= set(values)
+    assert {"coding-rate/share", "sparsity/nonzero", "margin/rho"} <= set(values)
     assert "unscored" not in told.stdout
 
 
