@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from whitebench_svm.bounds import CANCELS
@@ -87,6 +86,8 @@ def _nearest(features_NX: Tensor) -> Tensor:
     system_XN = np.vstack([features_NX.T.cpu().numpy(), np.ones(len(features_NX))])
     target_X = np.append(np.zeros(len(system_XN) - 1), 1.0)
     try:
+        from scipy.optimize import nnls  # rarely needed, and every fit that measures a margin would wait for it
+
         solution_N, _ = nnls(system_XN, target_X, maxiter=10 * len(features_NX))
     except RuntimeError:  # more iterations than that
         solution_N = np.zeros(len(features_NX))

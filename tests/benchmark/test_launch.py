@@ -438,11 +438,11 @@ def test_a_plugin_that_loads_only_for_the_conductor_is_an_import_failure(
 def test_a_fit_that_takes_too_long_is_ended_and_says_where_it_was(
     launcher: Launcher, make_plan: MakePlan, how: str
 ) -> None:
-    fit = launcher.start(make_plan(f"faulty[how={how}]", limits=Limits(fit_minutes=0.5 / 60)))
+    fit = launcher.start(make_plan(f"faulty[how={how}]", limits=Limits(fit_minutes=3 / 60)))
     failure = caught(fit)
     fit.end()
     assert failure.kind is FailureKind.TIMEOUT
-    assert failure.message.startswith("took longer than the 0.00833333 minutes of limits.fit_minutes")
+    assert failure.message.startswith("took longer than the 0.05 minutes of limits.fit_minutes")
     assert "in misbehave" in failure.traceback
     assert is_gone(fit.pid)
 

@@ -120,8 +120,9 @@ def test_third_party_packages_are_named_and_the_standard_library_and_the_harness
 def test_a_model_s_source_is_its_own_modules_and_not_its_neighbours() -> None:
     catalog = load_catalog()
     vit, crate = source_of(catalog.model("vit")), source_of(catalog.model("crate"))
-    assert set(vit.code["modules"]) == {"whitebench_models.vit", "whitebench_models.patches"}
-    assert set(crate.code["modules"]) == {f"whitebench_models.{name}" for name in ("crate", "frame", "patches")}
+    shared = ("patches", "selection")
+    assert set(vit.code["modules"]) == {f"whitebench_models.{name}" for name in ("vit", *shared)}
+    assert set(crate.code["modules"]) == {f"whitebench_models.{name}" for name in ("crate", "frame", *shared)}
 
 
 def test_relative_imports_are_followed_within_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
