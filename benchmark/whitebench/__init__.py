@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from whitebench.errors import TaskDataError, WhitebenchError
 from whitebench.hookspecs import hookimpl
+from whitebench.pulse import beat
 from whitebench.reading import Picture, Reading
 from whitebench.space import Choice, FloatRange, IntRange
 from whitebench.specs import (
@@ -22,6 +23,7 @@ from whitebench.specs import (
     Reference,
     Samples,
     Shape,
+    Solution,
     Split,
     TaskSpec,
     Trace,
@@ -54,6 +56,7 @@ __all__ = [
     "Reference",
     "Samples",
     "Shape",
+    "Solution",
     "Split",
     "TaskDataError",
     "TaskSpec",
@@ -61,6 +64,7 @@ __all__ = [
     "TraceSpec",
     "WhitebenchError",
     "__version__",
+    "beat",
     "hookimpl",
     "score",
     "trace",

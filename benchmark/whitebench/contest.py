@@ -104,7 +104,7 @@ class Contest:
             metrics=(),
             budget=self.suite.budget,
             limits=self.suite.limits,
-            recipe=self.suite.recipes[self.contestant.recipe],
+            recipe=self.suite.recipe_of(self.contestant),
             hyperparameters=self.study.hyperparameters(number),
             seed=self.suite.tuning.seed,
             parallel=parallel,
@@ -126,7 +126,7 @@ class Contest:
             readouts=self.suite.readouts,
             budget=self.suite.budget,
             limits=self.suite.limits,
-            recipe=self.suite.recipes[self.contestant.recipe],
+            recipe=self.suite.recipe_of(self.contestant),
             hyperparameters=self.chosen.hyperparameters,
             seed=cell.name.seed,
             parallel=parallel,
@@ -235,7 +235,7 @@ def _owners(suite: Suite, cell: PlannedCell, catalog: Catalog) -> list[str]:
 
 def open_study(suite: Suite, cell: PlannedCell, catalog: Catalog, storage: Storage) -> Study:
     """Return the study that decides what `cell` is fitted with: what its name pins is not searched."""
-    recipe = suite.recipes[cell.contestant.recipe]
+    recipe = suite.recipe_of(cell.contestant)
     name, options = parse_name(cell.contestant.model)
     spec = catalog.model(name).spec
     pinned, search = with_preset(f"model {cell.contestant.model}", spec.presets, options), spec.search
@@ -244,8 +244,8 @@ def open_study(suite: Suite, cell: PlannedCell, catalog: Catalog, storage: Stora
         storage,
         # By label as well: two contestants that differ in nothing else would run each other's trials.
         digest_of({**study_parts(cell.identity.parts), "label": cell.name.contestant}),
-        search={**recipe.search, **own},
-        stated=recipe.stated,
+        search={**recipe.search, **own} if recipe else {},
+        stated=recipe.stated if recipe else {},
         tuning=suite.tuning,
         direction=catalog.metric(suite.primary).spec.direction,
         allowed=suite.trials_of(cell.contestant),

@@ -70,11 +70,8 @@ def resolve(plan: FitPlan, catalog: Catalog) -> Course:
     model, task = catalog.model(model_name), catalog.task(parse_name(plan.task)[0])
     objective = catalog.objective(parse_name(plan.contestant.objective)[0])
     readout, primary = plan.contestant.readout or objective.spec.readout, catalog.metric(plan.primary)
-    if not set(primary.spec.needs) <= scoring.PREDICTION_NEEDS:
-        raise WhitebenchError(
-            f"metric {plan.primary!r} cannot rank a suite: it needs {', '.join(primary.spec.needs)}, "
-            "and what chooses among trials may look at logits and labels alone"
-        )
+    if why := scoring.why_no_rank(primary.spec, task.spec):
+        raise WhitebenchError(f"metric {plan.primary!r} cannot rank a suite: {why}")
     metrics = [catalog.metric(name) for name in plan.metrics]
     wanted = [name for name in dict.fromkeys((readout, *plan.readouts)) if name != HEAD]
     readouts = {name: catalog.readout(parse_name(name)[0]) for name in wanted}
@@ -115,6 +112,12 @@ def build(course: Course, *, is_blank: bool = False) -> Subject:
         module = course.model.build(course.model_config, shape, course.task.classes)
     except WhitebenchError as error:
         raise WhitebenchError(f"model {course.plan.contestant.model} on task {course.plan.task}: {error}") from error
+    for method in course.task.asks:
+        if not callable(getattr(module, method, None)):
+            raise WhitebenchError(
+                f"model {course.plan.contestant.model} on task {course.plan.task}: it has no method {method}, "
+                "which the task asks of its contestants"
+            )
     if course.plan.contestant.weights and not is_blank:
         _load(course, module)
     layout = course.model.layout

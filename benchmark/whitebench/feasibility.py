@@ -87,6 +87,9 @@ def attempt(plan: FitPlan) -> None:
     """
     course = resolve(plan, load_catalog(plan.plugins))
     subject = build(course)
+    if course.task.solve is not None:
+        return
+    assert plan.recipe is not None
     course.build_objective(feature_width(course, subject))
     course.primary.build(subject.context)
     build_augmentation(plan.recipe, subject.context.shape, course.task.permits)
@@ -98,7 +101,7 @@ def _proven(ledger: Ledger) -> set[str]:
 
 
 def _plan_of(suite: Suite, cell: PlannedCell, plugins: Sequence[Path]) -> FitPlan:
-    recipe = suite.recipes[cell.contestant.recipe]
+    recipe = suite.recipe_of(cell.contestant)
     return FitPlan(
         name=str(cell.name),
         purpose="cell",
@@ -109,7 +112,7 @@ def _plan_of(suite: Suite, cell: PlannedCell, plugins: Sequence[Path]) -> FitPla
         readouts=suite.readouts,
         budget=suite.budget,
         recipe=recipe,
-        hyperparameters=recipe.stated,
+        hyperparameters=recipe.stated if recipe else {},
         seed=cell.name.seed,
         plugins=[path.resolve() for path in plugins],
         folder=Path(),  # nothing is written

@@ -16,7 +16,8 @@ from whitebench.specs import Hyperparameters
 from whitebench.suite import Contestant
 
 PREDICTIONS = "predictions.safetensors"
-"""`index`, `labels`, `logits` and, where the primary metric is a mean over samples, `primary`."""
+"""`index`, `labels`, `logits` and, where the primary metric is a mean over samples, `primary`. Of a task that solves
+itself, `index`, `primary`, and under `draws/…` what else it found for each draw."""
 WEIGHTS = "weights.safetensors"
 TRACES = "traces.safetensors"
 """`KIND/LAYER` on a fixed sample of the test split; `index` says which."""
@@ -43,7 +44,8 @@ class FitPlan:
     readouts: Sequence[str] = ()
     """Names of the read-outs that the primary metric is scored with besides; not read by a trial."""
     budget: Budget
-    recipe: Recipe
+    recipe: Recipe | None
+    """None where the task solves itself."""
     hyperparameters: Hyperparameters
     seed: int
     plugins: Sequence[Path]
@@ -74,8 +76,8 @@ class Fitted:
     """A fit ran to its end."""
 
     reported_epoch: int
-    validation: float
-    """The primary metric on the validation split at that epoch."""
+    validation: float | None
+    """The primary metric on the validation split at that epoch; None where the task solved itself."""
     validation_loss: float | None
     """None where nothing was trained."""
     training_seconds: float

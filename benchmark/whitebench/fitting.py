@@ -25,6 +25,7 @@ from whitebench.readout import RAW, Reader
 from whitebench.result import Score, digest
 from whitebench.samples import load_samples
 from whitebench.seeds import seed_everything
+from whitebench.solving import solve
 from whitebench.source import versions_of
 from whitebench.specs import Samples, Split
 from whitebench.training import Hear, Trained, train
@@ -40,7 +41,7 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
 
     The same plan on the same machine gives the same numbers to the last digit. A fit whose folder
     holds a checkpoint goes on from it. A cell asks before it opens the test split, its weights
-    already on disk.
+    already on disk. A task that solves itself does so instead of all this.
 
     Raises:
         WhitebenchError: the plan names something unknown, asks for a model that cannot be built, or something in
@@ -52,6 +53,8 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     started, code = now(), commit_of(CODE)
     course = resolve(plan, catalog)
     ground = footing.take(plan.budget.threads)
+    if course.task.solve is not None:
+        return _solved(course, ground, started, code)
     training, train_print = _load(course, "train", ground)
     validation, validation_print = _load(course, "validation", ground)
     memory = cost.PeakMemory("cuda" if torch.cuda.is_available() else "cpu")
@@ -87,6 +90,31 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     hear(AskTest(weights_sha256=weights))
     tested = _test(course, subject, dataclasses.replace(fitted, weights_sha256=weights), reader, ground)
     return dataclasses.replace(tested, costs=[*_costs(course, subject, training, trained, peak), *tested.costs])
+
+
+def _solved(course: Course, ground: footing.Footing, started: str, code: tuple[str | None, bool | None]) -> Fitted:
+    plan, memory = course.plan, cost.PeakMemory()
+    seed_everything(plan.seed)
+    subject = build(course)
+    footing.check(ground, f"model {plan.contestant.model}")
+    solved = solve(course, subject)
+    footing.check(ground, f"task {plan.task}")
+    save_file(dict(solved.arrays), plan.folder / PREDICTIONS)
+    save_pictures(solved.scored.pictures, plan.folder / PICTURES)
+    return Fitted(
+        reported_epoch=0,
+        validation=None,
+        validation_loss=None,
+        training_seconds=0.0,
+        scores=solved.scored.scores,
+        costs=[
+            _cost("solving-time", "s", "lower", solved.seconds),
+            _cost("peak-memory", "bytes", "lower", memory.above_start()),
+        ],
+        test_samples=solved.draws,
+        predictions_sha256=digest((plan.folder / PREDICTIONS).read_bytes()),
+        provenance=dataclasses.replace(_provenance(course, subject, started, code, None), ended=now()),
+    )
 
 
 def _load(course: Course, split: Split, ground: footing.Footing) -> tuple[Samples, str]:

@@ -140,7 +140,7 @@ class Harvest:
             identity=fit.work.cell.identity.digest,
             primary=self.suite.primary,
             scores=fitted.scores,
-            costs=(*fitted.costs, tuning_time),
+            costs=(*fitted.costs, *([tuning_time] if self.suite.recipes else [])),  # where tasks solve themselves: none
             chosen=fit.chosen,
             epochs_allowed=fit.work.cell.contestant.epochs_of(self.suite.budget),
             reported_epoch=fitted.reported_epoch,

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from whitebench.errors import WhitebenchError
 from whitebench.names import configure, configured, parse_name, with_preset
 from whitebench.plugin import Entry
 from whitebench.source import Source, source_of, versions_of
-from whitebench.specs import HEAD, ObjectiveSpec, ReadoutSpec
+from whitebench.specs import HEAD, MetricSpec, ModelSpec, ObjectiveSpec, ReadoutSpec, TaskSpec
 from whitebench.suite import Contestant, Suite
 from whitebench.wording import shown
 
@@ -26,6 +26,9 @@ RULES_VERSION = 2
 
 ENGINES = frozenset({"lightning", "lion_pytorch", "numpy", "optuna", "scipy", "torch", "torchmetrics"})
 """The libraries in which the harness trains, tunes and measures, by import name: their versions change numbers."""
+
+SOLVERS = frozenset({"numpy", "scipy", "torch"})
+"""Those of them that a task which solves itself may stand on without naming them."""
 
 Parts: TypeAlias = Mapping[str, Any]
 """What goes into a digest, by name: plain JSON values."""
@@ -95,6 +98,8 @@ def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Pa
     entry = catalog.task(name)
     options = configured("task", task, entry.spec.config)
     metrics = [catalog.metric(metric) for metric in suite.metrics]
+    if entry.spec.solve is not None:
+        return _identify_solving(suite, name, entry, options, metrics)
     engines = ENGINES | ({"kornia"} if suite.recipes[recipe].is_for_images else set())
     readouts = {text: catalog.readout(parse_name(text)[0]) for text in suite.readouts}
     sources = {f"task {name}": source_of(entry)}
@@ -119,6 +124,25 @@ def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Pa
     }
 
 
+def _identify_solving(
+    suite: Suite, name: str, entry: Entry[TaskSpec], options: Any, metrics: Sequence[Entry[MetricSpec]]
+) -> Parts:
+    """Return what contestants share on a task that solves itself: nothing of training and tuning touches it.
+
+    What it yields is computed by the task: of metrics only the version counts.
+    """
+    source = source_of(entry)
+    return {
+        "rules": RULES_VERSION,
+        "budget": {"threads": suite.budget.threads},
+        "primary": suite.primary,
+        "metrics": {one.spec.name: one.spec.version for one in metrics},
+        "task": {"name": name, "version": entry.spec.version, "options": dataclasses.asdict(options)},
+        "sources": {f"task {name}": digest_of(source.code)},
+        "packages": {**versions_of(SOLVERS), **_versions([source])},
+    }
+
+
 def identify(suite: Suite, contestant: Contestant, task: str, seed: int, catalog: Catalog) -> Identity:
     """Return the identity of one cell of `suite`.
 
@@ -127,6 +151,8 @@ def identify(suite: Suite, contestant: Contestant, task: str, seed: int, catalog
     """
     shared = identify_suite(suite, task, contestant.recipe, catalog)
     name, given = parse_name(contestant.model)
+    if catalog.task(parse_name(task)[0]).spec.solve is not None:
+        return _identify_solver(shared, contestant, seed, catalog.model(name))
     model, objective = catalog.model(name), catalog.objective(parse_name(contestant.objective)[0])
     readout = contestant.readout or objective.spec.readout
     entries: dict[str, Entry[Any]] = {f"model {name}": model, f"objective {objective.spec.name}": objective}
@@ -152,6 +178,20 @@ def identify(suite: Suite, contestant: Contestant, task: str, seed: int, catalog
             "seed": seed,
             "sources": {**shared["sources"], **{item: digest_of(source.code) for item, source in sources.items()}},
             "packages": {**shared["packages"], **_versions(sources.values())},
+        }
+    )
+
+
+def _identify_solver(shared: Parts, contestant: Contestant, seed: int, model: Entry[ModelSpec]) -> Identity:
+    spec, source = model.spec, source_of(model)
+    options = configured("model", contestant.model, spec.config, spec.presets)
+    return Identity(
+        parts={
+            **shared,
+            "contestant": {"model": spec.name, "options": dataclasses.asdict(options)},
+            "seed": seed,
+            "sources": {**shared["sources"], f"model {spec.name}": digest_of(source.code)},
+            "packages": {**shared["packages"], **_versions([source])},
         }
     )
 

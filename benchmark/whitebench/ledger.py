@@ -177,14 +177,15 @@ def judge(planned: PlannedCell, stored: StoredCell | None, store: Store | None) 
 def _judge_guest(stored: StoredCell, suite: Suite, catalog: Catalog, store: Store) -> CellRecord:
     """Judge a cell whose contestant is only in the store, by as much of the plan as can be known."""
     cell, contestant = stored.cell, stored.contestant
-    if cell.task in suite.tasks and contestant.recipe in suite.recipes:
+    is_planned = cell.task in suite.tasks and (contestant.recipe in suite.recipes or not suite.recipes)
+    if is_planned:
         with suppress(UnknownNameError):
             identity = identify(suite, contestant, cell.task, cell.seed, catalog)
             return judge(PlannedCell(name=cell, contestant=contestant, identity=identity, is_guest=True), stored, store)
     if stored.state != "finished":
         return _unfinished(stored)
     try:
-        if cell.task not in suite.tasks or contestant.recipe not in suite.recipes:
+        if not is_planned:
             return _finished(stored, store, is_stale=True, reason="its task or recipe has left the suite")
         shared = Identity(parts=identify_suite(suite, cell.task, contestant.recipe, catalog))
         changes = shared.differences(_restricted(store.parts(stored), shared))

@@ -39,6 +39,7 @@ class Module(lightning.LightningModule):
     def __init__(self, course: Course, subject: Subject, training: Samples) -> None:
         super().__init__()
         plan = course.plan
+        assert plan.recipe is not None
         self.course, self.subject, self.recipe = course, subject, plan.recipe
         self.model = subject.module
         self.objective = course.build_objective(feature_width(course, subject))

@@ -108,7 +108,28 @@ def scores_table(result: Result) -> Table:
 
 def result_lines(result: Result) -> list[str]:
     """Return where a result's numbers come from: choice, epoch, test split, code, machine, moment."""
-    chosen, source = result.chosen, result.provenance
+    source = result.provenance
+    return [
+        *(_solved_lines(result) if result.is_solved else _learnt_lines(result)),
+        f"code: commit {source.commit or 'unknown'}{' with uncommitted changes' if source.is_dirty else ''}; "
+        + ", ".join(f"{name} {version}".strip() for name, version in source.distributions.items()),
+        f"machine: {source.device}, {count(source.threads, 'thread')}, precision {source.precision}, "
+        f"{source.platform}, Python {source.python}, torch {source.torch}, CUDA {source.cuda or 'none'}",
+        f"repeatable: {_repeatable(result)}",
+        f"when: {source.started} to {source.ended}, seed {source.seed}",
+        *(f"training split: {what} {number:g}" for what, number in result.facts.items()),
+        *([f"data: {', '.join(f'{split} {digest[:12]}' for split, digest in source.fingerprints.items())}"]
+          if source.fingerprints else []),
+        f"identity: {result.identity}",
+    ]  # fmt: skip
+
+
+def _solved_lines(result: Result) -> list[str]:
+    return [f"draws: {result.test_samples}, block {result.cell.seed}; the task solved itself, nothing was trained"]
+
+
+def _learnt_lines(result: Result) -> list[str]:
+    chosen = result.chosen
     pairs = ", ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in chosen.hyperparameters.items()
@@ -121,15 +142,6 @@ def result_lines(result: Result) -> list[str]:
         f"reported epoch: {result.reported_epoch} of {result.epochs_allowed}, validation {validation}",
         f"test split: {result.test_samples} samples; opening number {result.test_openings} "
         "for this contestant and task in this store",
-        f"code: commit {source.commit or 'unknown'}{' with uncommitted changes' if source.is_dirty else ''}; "
-        + ", ".join(f"{name} {version}".strip() for name, version in source.distributions.items()),
-        f"machine: {source.device}, {count(source.threads, 'thread')}, precision {source.precision}, "
-        f"{source.platform}, Python {source.python}, torch {source.torch}, CUDA {source.cuda or 'none'}",
-        f"repeatable: {_repeatable(result)}",
-        f"when: {source.started} to {source.ended}, seed {source.seed}",
-        *(f"training split: {what} {number:g}" for what, number in result.facts.items()),
-        f"data: {', '.join(f'{split} {digest[:12]}' for split, digest in source.fingerprints.items())}",
-        f"identity: {result.identity}",
     ]
 
 

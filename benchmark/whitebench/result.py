@@ -132,6 +132,11 @@ class Result:
     facts: Mapping[str, float] = field(default_factory=dict)
     """What the task says of its training split in numbers, e.g. `{"label noise, flipped": 0.27}`."""
 
+    @property
+    def is_solved(self) -> bool:
+        """Whether its task solved itself: its samples are draws, and there was no test split to open."""
+        return self.test_openings == 0
+
     def score(self, name: str) -> Score | None:
         """Return the score or cost called `name`, if the result has it."""
         return next((score for score in (*self.scores, *self.costs) if score.name == name), None)

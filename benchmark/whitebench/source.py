@@ -15,9 +15,9 @@ from typing import Any
 
 from whitebench.plugin import LOCAL_PREFIX, Entry
 
-_SAYS_NOTHING = ("summary", "reference", "unit", "presets", "released")
-"""Fields of a Spec that are for people and change no number; what a preset stands for counts as options, and the
-weights in a file by their bytes."""
+_SAYS_NOTHING = ("summary", "reference", "unit", "presets", "released", "solve", "asks")
+"""Fields of a Spec that are for people and change no number; what a preset stands for counts as options, the weights in
+a file by their bytes, and what solves by its code."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from whitebench.errors import PluginError, near_misses
 from whitebench.quotation import LONGEST, quote, told
-from whitebench.reading import Direction
+from whitebench.reading import Direction, Reading
 from whitebench.space import Space
 from whitebench.wording import is_plain
 
@@ -39,6 +39,12 @@ HEAD = "head"
 
 OBJECTIVE_NEEDS = ("features", "logits", "targets")
 """What an objective may ask for."""
+
+TRUTH = "truth:"
+"""How a metric's need begins for what only the task knows, `truth:subspaces`."""
+
+SOLUTION = "solution"
+"""What a metric needs that a task yields by itself, where it solves itself."""
 
 Hyperparameters: TypeAlias = Mapping[str, float | int | str]
 """Chosen values by name, e.g. `{"learning_rate": 1e-3, "model.eta": 0.1}`."""
@@ -110,7 +116,8 @@ class ModelSpec:
     build: Callable[[Any, Shape, int], torch.nn.Module]
     """`(config, sample shape, classes) -> module` whose forward maps a batch of inputs to logits (B, C)."""
     head: str
-    """The submodule whose input is the features (B, D) and whose output is the logits."""
+    """The submodule whose input is the features (B, D) and whose output is the logits; "" for what learns from no
+    samples, and is taken by tasks that solve themselves alone: it then gets shape () and 0 classes."""
     search: Mapping[str, Space] = field(default_factory=dict)
     """The model's own hyperparameters: fields of `config`, never what sets its size."""
     penalty: Callable[[torch.nn.Module], Tensor] | None = None
@@ -132,7 +139,10 @@ class ModelSpec:
         for theirs, ours in self.released.items():
             is_alike = re.findall(r"\*\*?", theirs) == re.findall(r"\*\*?", ours)
             _need("model", self.name, is_alike, f"released {quote(theirs)}: the same * and ** as in {quote(ours)}")
-        _need("model", self.name, bool(self.head), "head must name the submodule that yields the logits")
+        if not self.head:
+            strange = [one for one in ("search", "penalty", "trace", "layout", "released") if getattr(self, one)]
+            message = f"without a head it learns from no samples: leave out {', '.join(strange)}"
+            _need("model", self.name, not strange, message)
         fields = [one.name for one in dataclasses.fields(self.config)]
         for option in self.search:
             near = near_misses(option, fields)
@@ -149,24 +159,48 @@ class Samples:
     """(N,), int64 in [0, classes)."""
     facts: Mapping[str, float] = field(default_factory=dict)
     """What is to be said of these samples in numbers, e.g. `{"label noise, flipped": 0.27}`."""
+    truth: Mapping[str, Tensor] = field(default_factory=dict)
+    """What is known of where they come from and is no model's to see, by name: for metrics that need `truth:NAME`."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
+def _no_data(_: Any, split: Split) -> Samples:
+    raise PluginError(f"a task that solves itself has no split {split!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """What a task that solves itself yields for one block of draws; a draw plays the part of a test sample."""
+
+    draws: int
+    """How many problems were drawn and solved: all of the block, none left out."""
+    scores: Mapping[str, Reading]
+    """By the name of a metric that needs `solution`, or `metric/part` where there are several."""
+    per_sample: Mapping[str, Tensor] = field(default_factory=dict)
+    """By name, what was found for each draw (draws,); under a metric's own name where the score is its mean: lets the
+    board say how much of a difference the draws alone could make."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """What is learnt: data in three splits, the shape of one sample, the number of classes."""
+    """What is learnt: data in three splits, the shape of one sample, the number of classes; or what solves itself."""
 
     name: str
     version: int
-    """Raised whenever the samples served change."""
+    """Raised whenever the samples served change, or the problems of what solves itself."""
     summary: str
-    shape: Shape | Callable[[Any], Shape]
+    shape: Shape | Callable[[Any], Shape] = ()
     """One sample's shape, or `(config) -> shape` where an option sets it."""
-    classes: int
-    data: Callable[[Any, Split], Samples]
+    classes: int = 0
+    data: Callable[[Any, Split], Samples] = _no_data
     """`(config, split) -> Samples`; the harness asks for `test` once per cell, at its end."""
+    solve: Callable[[Any, torch.nn.Module, int], Solution] | None = None
+    """Instead of `data`, for problems with a known answer: `(config, what the contestant's model builds, block) ->
+    Solution`. Block b, the cell's seed, is the b-th block of draws. No training, no splits, no tuning."""
+    asks: tuple[str, ...] = ()
+    """The methods that `solve` calls on the contestant's module: who lacks one is refused before anything runs."""
     config: type
     """A frozen dataclass of the task's options, every one with a default."""
     augment: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
@@ -181,6 +215,16 @@ class TaskSpec:
     def __post_init__(self) -> None:
         _check_named("task", self)
         _check_config("task", self.name, self.config)
+        is_learnt = self.data is not _no_data
+        _need("task", self.name, is_learnt != (self.solve is not None), "give it data, or let it solve itself")
+        if self.solve is not None:
+            learnt = ("shape", "classes", "augment", "permits", "manifest")
+            strange = [name for name in learnt if getattr(self, name)]
+            _need("task", self.name, not strange, f"it solves itself, so leave out {', '.join(strange)}")
+            message = f"asks must be a tuple of names, got {quote(self.asks)}"
+            _need("task", self.name, isinstance(self.asks, tuple), message)
+            return
+        _need("task", self.name, not self.asks, "asks is for a task that solves itself")
         if not callable(self.shape):
             _check_shape(self.name, self.shape)
         _need("task", self.name, self.classes >= 2, f"classes must be 2 or more, got {quote(self.classes)}")
@@ -223,6 +267,10 @@ class MetricContext:
     layout: Layout
 
 
+def _not_built(_: MetricContext) -> torchmetrics.Metric:
+    raise PluginError("what a task yields by itself is not built")
+
+
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec:
     """A measure of predictions or of what happens inside, built on torchmetrics.
@@ -239,8 +287,10 @@ class MetricSpec:
     needs: tuple[str, ...]
     """What `update` takes, in order: `logits` (B, C), `labels` (B,), `features` (B, D), `inputs` (B, *shape), `index`
     (B,), each sample's place in its split, or a kind of trace (`tokens`, `codes`, …): a list with one tensor per layer.
-    Where a model offers no such trace the score is unscored and says so."""
-    build: Callable[[MetricContext], torchmetrics.Metric]
+    `truth:NAME` comes whole with every batch, as the task's samples hold it. Where a model offers no such trace, or a
+    task no such truth, the score is unscored and says so. Or `solution` alone, and no `build`: tasks
+    that solve themselves yield it, the others do not."""
+    build: Callable[[MetricContext], torchmetrics.Metric] = _not_built
     """`compute` returns a number, a Reading, or a mapping of name to either (scores `metric/name`)."""
     unit: str = ""
     untrained: bool = False
@@ -253,6 +303,11 @@ class MetricSpec:
     def __post_init__(self) -> None:
         _check_named("metric", self)
         _check_needs("metric", self.name, self.needs)
+        is_yielded, is_built = SOLUTION in self.needs, self.build is not _not_built
+        _need("metric", self.name, not is_yielded or self.needs == (SOLUTION,), f"needs {SOLUTION!r}, and so no other")
+        _need("metric", self.name, is_built or is_yielded, "build must say how it is measured")
+        is_bare = not (is_built or self.untrained or self.per_sample)
+        _need("metric", self.name, is_bare or not is_yielded, "tasks yield it: leave out build, untrained, per_sample")
         known = get_args(Direction)
         got = quote(self.direction)
         _need("metric", self.name, self.direction in known, f"direction must be one of {known}, got {got}")

@@ -19,6 +19,8 @@ from whitebench.recipe import Recipe
 from whitebench.settings import MOST_LEVELS, STRICT, SettingError, need, read_settings
 from whitebench.wording import is_plain, listed, plain, shown
 
+NOTHING = Budget(epochs=0, batch_size=1, trials=0)
+"""What contestants may spend where a suite's tasks solve themselves."""
 MOST_SEEDS = 10_000
 MOST_CELLS = 100_000
 MOST_THREADS = 1_024
@@ -84,10 +86,11 @@ class Suite:
     readouts: tuple[str, ...] = ()
     """Read-outs that the primary metric is scored with besides, on every contestant's features and, as a control, on
     the samples as they are."""
-    budget: Budget
+    budget: Budget = NOTHING
+    """Left out where tasks solve themselves, as are the recipes."""
     limits: Limits = field(default_factory=Limits)
     tuning: Tuning = field(default_factory=Tuning)
-    recipes: Mapping[str, Recipe]
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
     contestants: tuple[Contestant, ...]
     guests: tuple[Contestant, ...] = field(default=(), metadata={"is_in_file": False})
     """Contestants added on the command line."""
@@ -116,7 +119,7 @@ class Suite:
         need(len(self.everyone) > 0, "contestants", "must not be empty")
         twice = _twice([one.label for one in self.everyone])
         need(not twice, "contestants", f"label {listed(map(str, twice))} is given twice: give each its own label")
-        for one in self.everyone:
+        for one in self.everyone if self.recipes else ():
             near = near_misses(one.recipe, self.recipes) or f" (known: {listed(self.recipes)})"
             need(one.recipe in self.recipes, "contestants", f"{one.label}: unknown recipe {shown(one.recipe)}{near}")
         need(self.budget.threads <= MOST_THREADS, "budget.threads", f"must be {MOST_THREADS:,} at most")
@@ -131,6 +134,10 @@ class Suite:
     def trials_of(self, contestant: Contestant) -> int:
         """Return how many tuning trials `contestant` has per task: none where there is nothing to train."""
         return self.budget.trials if contestant.epochs_of(self.budget) else 0
+
+    def recipe_of(self, contestant: Contestant) -> Recipe | None:
+        """Return how `contestant` is trained; None where tasks solve themselves."""
+        return self.recipes[contestant.recipe] if self.recipes else None
 
     def contestant(self, label: str) -> Contestant | None:
         """Return the contestant called `label`, if there is one."""

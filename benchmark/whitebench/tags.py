@@ -89,6 +89,8 @@ def read_cell(run: TrackedRun) -> StoredCell:
 def contestant_key(parts: Parts, contestant: Contestant) -> str:
     """Return the contestant whatever its label: what openings of the test split are counted by."""
     built = parts["contestant"]
+    if "objective" not in built:  # its task solves itself
+        return queryable(_with_options(built["model"], built["options"]))
     read = [] if built["readout"] == HEAD else [_text(built["readout"])]
     items = [_with_options(built["model"], built["options"]), _text(built["objective"]), *read]
     weights = [f"weights-{built['weights'][:12]}"] if built.get("weights") else []

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from whitebench.catalog import Catalog
 from whitebench.errors import SuiteError, WhitebenchError
 from whitebench.names import configured, parse_name
-from whitebench.scoring import PREDICTION_NEEDS
-from whitebench.specs import HEAD
-from whitebench.suite import Suite
+from whitebench.scoring import why_no_rank
+from whitebench.specs import HEAD, ModelSpec, TaskSpec
+from whitebench.suite import NOTHING, Contestant, Suite
 from whitebench.wording import plain
 
 
@@ -26,19 +26,16 @@ def vet(suite: Suite, catalog: Catalog) -> None:
     with _at(suite, "metrics"):
         for name in suite.metrics:
             catalog.metric(name)
-    primary = catalog.metric(suite.primary).spec
-    why = ", it has no better direction" if primary.direction == "none" else ""
-    inside = [need for need in primary.needs if need not in PREDICTION_NEEDS]
-    if inside and not why:
-        why = f": it needs {', '.join(inside)}, and what chooses among trials may look at logits and labels alone"
-    if why:
-        raise SuiteError(f"suite {suite.name}: primary {suite.primary!r} cannot rank{why}: choose another metric")
     with _at(suite, "tasks"):
-        _vet_tasks(suite, catalog)
+        tasks = _vet_tasks(suite, catalog)
+    _vet_primary(suite, catalog, tasks)
+    is_solved = tasks[0].solve is not None
+    _vet_keys(suite, tasks[0], is_solved=is_solved)
     for one in suite.everyone:
         with _at(suite, f"contestant {plain(one.label, 60)}"):
             model = catalog.model(parse_name(one.model)[0]).spec
             configured("model", one.model, model.config, model.presets)
+            _vet_kind(one, model, tasks[0], is_solved=is_solved)
             objective = catalog.objective(parse_name(one.objective)[0]).spec
             configured("objective", one.objective, objective.config)
             if (readout := one.readout or objective.readout) != HEAD:
@@ -53,18 +50,66 @@ def vet(suite: Suite, catalog: Catalog) -> None:
             _vet_readout(readout, catalog)
 
 
+def _vet_primary(suite: Suite, catalog: Catalog, tasks: Sequence[TaskSpec]) -> None:
+    primary = catalog.metric(suite.primary).spec
+    whys = [f": {why}" for task in tasks if (why := why_no_rank(primary, task))]
+    why = ", it has no better direction" if primary.direction == "none" else next(iter(whys), "")
+    if why:
+        raise SuiteError(f"suite {suite.name}: primary {suite.primary!r} cannot rank{why}: choose another metric")
+
+
+def _vet_keys(suite: Suite, task: TaskSpec, *, is_solved: bool) -> None:
+    """Refuse keys that would say nothing, and see that none is missing."""
+    given = {
+        "budget": suite.budget.epochs or suite.budget.trials,
+        "recipes": suite.recipes,
+        "readouts": suite.readouts,
+    }
+    if is_solved and (idle := [key for key, value in given.items() if value]):
+        raise SuiteError(
+            f"suite {suite.name}: {', '.join(idle)}: task {task.name} solves itself, nothing is trained or tuned: "
+            "leave it out"
+        )
+    lacking = [key for key, is_lacking in {"budget": suite.budget is NOTHING, "recipes": not suite.recipes}.items()
+               if is_lacking]  # fmt: skip
+    if lacking and not is_solved:
+        raise SuiteError(f"suite {suite.name}: {lacking[0]}: missing: task {task.name} is learnt")
+
+
+def _vet_kind(one: Contestant, model: ModelSpec, task: TaskSpec, *, is_solved: bool) -> None:
+    """Refuse a contestant that learns where nothing is learnt, or the other way round."""
+    if bool(model.head) == is_solved:
+        raise SuiteError(
+            f"model {model.name} learns from samples, and task {task.name} has none, it solves itself: name a model "
+            "without a head"
+            if is_solved
+            else f"model {model.name} has no head to learn with, and task {task.name} is learnt: name another, or a "
+            "task that solves itself"
+        )
+    blank = Contestant(model=one.model)
+    keys = ("objective", "readout", "recipe", "weights", "epochs")
+    idle = [key for key in keys if getattr(one, key) != getattr(blank, key)]
+    if is_solved and idle:
+        raise SuiteError(f"{', '.join(idle)}: task {task.name} solves itself, nothing is trained: leave it out")
+
+
 def _vet_readout(text: str, catalog: Catalog) -> None:
     configured("readout", text, catalog.readout(parse_name(text)[0]).spec.config)
 
 
-def _vet_tasks(suite: Suite, catalog: Catalog) -> None:
+def _vet_tasks(suite: Suite, catalog: Catalog) -> list[TaskSpec]:
     seen: dict[tuple[str, str], str] = {}
+    specs = [catalog.task(parse_name(task)[0]).spec for task in suite.tasks]
     for task in suite.tasks:
         name, _ = parse_name(task)
         config = configured("task", task, catalog.task(name).spec.config)
         first = seen.setdefault((name, repr(dataclasses.asdict(config))), task)
         if first != task:
             raise SuiteError(f"{first} and {task} are one task in other words: leave one out")
+    solved, learnt = ([spec.name for spec in specs if (spec.solve is None) == is_learnt] for is_learnt in (False, True))
+    if solved and learnt:
+        raise SuiteError(f"{solved[0]} solves itself and {learnt[0]} is learnt: give each a suite of its own")
+    return specs
 
 
 @contextmanager

@@ -229,7 +229,7 @@ def _seeds(entry: Entry) -> Cell:
 
 
 def _trials(entry: Entry) -> Cell:
-    if entry.spent is None:
+    if entry.spent is None or entry.spent.is_solved:
         return Cell(text=NOTHING)
     if entry.spent.epochs_allowed == 0:
         return Cell(text="none", notes=("not trained here: scored as it stands",))
@@ -245,7 +245,7 @@ def _trials(entry: Entry) -> Cell:
 
 
 def _epochs(entry: Entry) -> Cell:
-    if entry.spent is None:
+    if entry.spent is None or entry.spent.is_solved:
         return Cell(text=NOTHING)
     low, high = entry.spent.epochs
     return Cell(text=f"{low if low == high else f'{low}–{high}'}/{entry.spent.epochs_allowed}")

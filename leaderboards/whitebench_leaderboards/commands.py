@@ -80,6 +80,7 @@ def board_of(ledger: Ledger) -> Board:
         batch_size=budget.batch_size,
         precision=budget.precision,
         threads=budget.threads,
+        is_solved=not suite.recipes,
         overrides=ledger.overrides,
         source=ledger.source,
     )

@@ -54,6 +54,8 @@ class Spent:
     epochs: tuple[int, int]
     """First and last epoch that was tested, over the seeds."""
     epochs_allowed: int
+    is_solved: bool = False
+    """Whether the task solved itself: there was nothing to train or tune."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,11 @@ def make_entry(records: Sequence[CellRecord], heading: Heading, confidence: floa
             unit=heading.unit,
             estimate=estimate([v for v in validation.values() if v is not None], confidence=confidence),
             values={seed: v for seed, v in validation.items() if v is not None},
-            unscored={seed: "no validation split" for seed, v in validation.items() if v is None},
+            unscored={
+                seed: "no validation split"
+                for seed, v in validation.items()
+                if v is None and not results[seed].is_solved
+            },
         ),
         spent=_spent(list(results.values())),
         edges=distinct(edge for result in results.values() for edge in result.chosen.edges),
@@ -235,6 +241,7 @@ def _spent(results: Sequence[Result]) -> Spent | None:
         trials_allowed=chosen.trials_allowed,
         epochs=(min(epochs), max(epochs)),
         epochs_allowed=max(result.epochs_allowed for result in results),
+        is_solved=all(result.is_solved for result in results),
     )
 
 

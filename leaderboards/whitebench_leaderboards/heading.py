@@ -25,6 +25,8 @@ class Heading:
     batch_size: int
     precision: str
     threads: int
+    is_solved: bool = False
+    """Whether the tasks solve themselves: a seed is then a block of draws, and nothing is trained."""
     source: str = ""
     """The suite as it was asked for, its name or its file: what a command that is suggested must say."""
     overrides: tuple[str, ...] = ()

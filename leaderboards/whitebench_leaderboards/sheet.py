@@ -96,6 +96,9 @@ def title(heading: Heading) -> str:
 
 def budget(heading: Heading) -> str:
     """Return what every contestant may spend, in words."""
+    if heading.is_solved:
+        blocks, threads = _count(len(heading.seeds), "block"), _count(heading.threads, "thread")
+        return f"draws in {blocks}; the tasks solve themselves, nothing is trained; {threads} a cell"
     parts = [
         _count(heading.epochs, "epoch"),
         f"{_count(heading.trials, 'tuning trial')}" if heading.trials else "no tuning",
@@ -153,7 +156,9 @@ def _ranking(board: Board, task: str) -> str:
         smallest = [one.smallest for one in compared if one.smallest is not None]
         first = compared[0]
         data = _count(first.seeds, "shared seed")
-        if any(one.sample_part is None for one in compared):
+        if board.heading.is_solved:
+            data = f"{_count(first.seeds, 'shared block')} of {_count(first.samples, 'draw')}"
+        elif any(one.sample_part is None for one in compared):
             data += " (on these test samples only: the metric is not a mean over samples)"
         else:
             data += f" and {first.samples:,} shared test samples"

@@ -23,8 +23,8 @@ import ctypes, multiprocessing, os, re, signal, subprocess, sys, time
 from dataclasses import dataclass
 import numpy, torch, torchmetrics
 from torch import nn
-from whitebench import (FloatRange, MetricSpec, ModelSpec, ObjectiveSpec, Reading, ReadoutSpec, Samples, TaskSpec,
-                        WhitebenchError, hookimpl)
+from whitebench import (FloatRange, MetricSpec, ModelSpec, ObjectiveSpec, Picture, Reading, ReadoutSpec, Samples,
+                        Solution, TaskSpec, WhitebenchError, hookimpl)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +114,45 @@ def jitter(config, inputs, generator):
 @dataclass(frozen=True, kw_only=True)
 class Nothing:
     pass
+
+
+class Guesser(nn.Module):
+    """Takes a share of the draws."""
+
+    def __init__(self, config, shape, classes):
+        super().__init__()
+        assert (shape, classes) == ((), 0)
+        self.rate = config.rate
+
+    def guess(self, draws):
+        return draws < self.rate
+
+
+class Silent(nn.Module):
+    def __init__(self, config, shape, classes):
+        super().__init__()
+
+
+def coins(fault, module, block):
+    """Ten draws a block, evenly in [0, 1)."""
+    misbehave(fault)
+    draws = torch.rand(10, generator=torch.Generator().manual_seed(block))
+    right = module.guess(draws).double()
+    readings = {"right": Reading(value=right.mean()), "right-parts/draws": Reading(value=10.0, direction="none")}
+    picture = Picture(kind="lines", title="draws", x="draw", y="value", series={"all": draws})
+    if fault.how == "text":
+        return "a lot"
+    if fault.how == "mute":
+        del readings["right"]
+    if fault.how == "nan":
+        readings["right"].value = float("nan")
+    if fault.how == "short":
+        right = right[:9]
+    if fault.how == "number":
+        readings["right"] = 0.5
+    if fault.how == "none":
+        readings["right"].pictures = {"draws": picture}
+    return Solution(draws=10, scores=readings, per_sample={"right": right, "draws": draws})
 
 
 class Share(torchmetrics.Metric):
@@ -231,6 +270,8 @@ def register_models():
                   trace={"hidden": "blocks.*"}),
         ModelSpec(name="functional", summary="says by a function", config=Width, build=Tiny, head="head",
                   trace=lambda model, inputs: {"hidden": [model.hidden(inputs.flatten(1))]}),
+        ModelSpec(name="guesser", summary="guesses", config=Width, build=Guesser, head=""),
+        ModelSpec(name="silent", summary="guesses nothing", config=Nothing, build=Silent, head=""),
         ModelSpec(name="faulty", summary="misbehaves as told", config=Fault, build=Faulty, head="head"),
     ]
 
@@ -238,7 +279,8 @@ def register_models():
 @hookimpl
 def register_tasks():
     return [TaskSpec(name="blobs", version=1, summary="three blobs", shape=(1, 2, 2), classes=3, data=blobs,
-                     config=Nothing, augment=jitter)]
+                     config=Nothing, augment=jitter),
+            TaskSpec(name="coins", version=1, summary="guess", solve=coins, asks=("guess",), config=Fault)]
 
 
 @hookimpl
@@ -247,6 +289,8 @@ def register_metrics():
         share("error", "", per_sample=lambda logits, labels: (logits.argmax(1) != labels).float()),
         share("error-raises", "update"), share("error-mute", "compute"), share("error-nan", "nan"),
         share("error-parts", "parts"),
+        MetricSpec(name="right", version=1, summary="taken", direction="higher", needs=("solution",), unit="share"),
+        MetricSpec(name="right-parts", version=1, summary="more", direction="none", needs=("solution",)),
         depths("depths", ""), depths("depths-hole", "hole"), depths("depths-text", "text"),
         depths("depths-null", "", untrained=True), depths("depths-raises", "update"),
         depths("depths-missing", "", ("codes",)),

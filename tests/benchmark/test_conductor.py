@@ -38,6 +38,7 @@ from whitebench.events import (
 from whitebench.launch import Launcher
 from whitebench.ledger import Ledger, ledger_of, select
 from whitebench.provenance import usable_cores
+from whitebench.result import CellRecord
 from whitebench.spool import Spool, deliver
 from whitebench.store import Store
 from whitebench.suite import load_suite
@@ -726,3 +727,52 @@ def test_four_conductors_two_of_them_killed_do_each_trial_and_each_cell_once(
         assert alone.wait(120) == 0
     world.store = Store(f"sqlite:///{other}/whitebench.db")
     assert numbers(world.ledger(suite)) == shared
+
+
+SOLVING = """
+name = "coins"
+version = 1
+summary = "Coins."
+primary = "right"
+tasks = ["coins", "coins[how=kill]", "coins[how=nan]"]
+seeds = 2
+metrics = ["right", "right-parts"]
+
+[[contestants]]
+label = "half"
+model = "guesser[rate=0.5]"
+
+[[contestants]]
+label = "most"
+model = "guesser[rate=0.9]"
+"""
+
+
+def test_tasks_that_solve_themselves_are_run_stored_failed_and_skipped_like_any_other(
+    world: World, tmp_path: Path
+) -> None:
+    file = tmp_path / "coins.toml"
+    file.write_text(SOLVING, encoding="utf-8")
+    summary = world.run(file)
+    assert (summary.finished, summary.failed) == (4, 8)
+    assert not [event for event in world.told if isinstance(event, TrialEnded | events.TestOpened)]
+    by_task: dict[str, list[CellRecord]] = {}
+    for record in world.ledger(file).records:
+        by_task.setdefault(record.cell.task, []).append(record)
+    for record in by_task["coins"]:
+        assert record.result is not None
+        assert record.per_sample is not None
+        right = record.result.score("right")
+        assert right is not None
+        assert right.value == pytest.approx(sum(record.per_sample) / 10)
+        assert (record.state, record.result.is_solved, record.result.test_samples) == ("finished", True, 10)
+        assert (dict(record.result.chosen.hyperparameters), record.test_openings) == ({}, 0)
+        assert [cost.name for cost in record.result.costs] == ["solving-time", "peak-memory"]
+    assert {one.reason.partition(":")[0] for one in by_task["coins[how=kill]"]} == {"killed"}
+    assert {one.reason for one in by_task["coins[how=nan]"]} == {"metric: right: the value is nan"}
+    assert world.statuses() == {"FINISHED", "FAILED"}
+    first = numbers(world.ledger(file))
+    assert world.run(file).finished == 0
+    assert not world.pids()
+    assert world.run(file, retry=True, parallel=1).failed == 8
+    assert numbers(world.ledger(file)) == first

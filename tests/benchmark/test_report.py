@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,13 @@ def test_a_result_says_whether_its_digits_come_again_and_why_not() -> None:
     assert "repeatable: the same seed, thread count and machine give the same digits" in report.result_lines(result())
     [line] = [line for line in report.result_lines(result(is_deterministic=False)) if line.startswith("repeatable: ")]
     assert line.startswith("repeatable: not to the last digit: on a GPU some of torch's kernels")
+
+
+def test_a_task_that_solved_itself_says_so_and_has_no_hyperparameters_and_no_test_split() -> None:
+    solved = dataclasses.replace(result(), test_openings=0, validation=None, test_samples=25, epochs_allowed=0)
+    first, *others = report.result_lines(solved)
+    assert first == "draws: 25, block 0; the task solved itself, nothing was trained"
+    assert not [line for line in others if line.startswith(("hyperparameters", "reported epoch", "test split", "data"))]
 
 
 def test_cells_with_the_same_reason_share_a_line() -> None:

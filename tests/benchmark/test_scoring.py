@@ -258,3 +258,41 @@ def test_a_picture_that_cannot_be_drawn_unscores_its_metric_and_says_why(subject
     assert found.scores[0].unscored is not None
     assert "picture 'units': series 'net' of shape (30,) is none of matrix" in found.scores[0].unscored
     assert found.pictures == {}
+
+
+class FromCentres(torchmetrics.Metric):
+    """The mean distance of inputs to the true centre of their class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, inputs: torch.Tensor, labels: torch.Tensor, centres: torch.Tensor) -> None:
+        self.total += (inputs.flatten(1) - centres[labels]).norm(dim=1).sum()
+        self.count += len(inputs)
+
+    def compute(self) -> torch.Tensor:
+        return self.total / self.count
+
+
+def told(*needs: str) -> MetricSpec:
+    return MetricSpec(
+        name="told", version=1, summary="", direction="lower", needs=needs, build=lambda context: FromCentres()
+    )
+
+
+def test_what_only_the_task_knows_comes_whole_with_every_batch(subject: Subject, samples: Samples) -> None:
+    centres = 2 * torch.eye(4)[:3]
+    known = dataclasses.replace(samples, truth={"centres": centres})
+    metric, logits = told("inputs", "labels", "truth:centres"), predict(subject, samples.inputs, batch_size=30)
+    for batch_size in (1, 7, 30):
+        [found] = score(subject, known, logits, [metric], batch_size=batch_size).scores
+        by_hand = (samples.inputs.flatten(1) - centres[samples.labels]).norm(dim=1).mean()
+        assert found.value == pytest.approx(float(by_hand), rel=1e-5)
+
+
+def test_where_the_task_does_not_know_it_the_score_is_unscored(subject: Subject, samples: Samples) -> None:
+    logits = predict(subject, samples.inputs, batch_size=30)
+    [found] = score(subject, samples, logits, [told("inputs", "truth:centres")], batch_size=30).scores
+    assert (found.value, found.unscored) == (None, "this task knows no true centres")

@@ -35,6 +35,8 @@ def nothing(*_: object) -> Any:
 MODEL = ModelSpec(name="m", summary="", config=Options, build=nothing, head="head")
 TASK = TaskSpec(name="t", version=1, summary="", shape=(1, 8, 8), classes=2, data=nothing, config=Options)
 METRIC = MetricSpec(name="a", version=1, summary="", direction="higher", needs=("logits",), build=nothing)
+SOLVED = TaskSpec(name="s", version=1, summary="", solve=nothing, config=Options)
+YIELDED = MetricSpec(name="y", version=1, summary="", direction="higher", needs=("solution",))
 OBJECTIVE = ObjectiveSpec(name="o", version=1, summary="", needs=("logits", "targets"), build=nothing)
 
 REFUSED: list[tuple[Spec, dict[str, Any], str]] = [
@@ -46,7 +48,7 @@ REFUSED: list[tuple[Spec, dict[str, Any], str]] = [
     (MODEL, {"config": Thawed}, "model 'm': config must be a frozen dataclass"),
     (MODEL, {"config": Options()}, "config must be a frozen dataclass"),
     (MODEL, {"config": dict}, "config must be a frozen dataclass"),
-    (MODEL, {"head": ""}, "head must name the submodule"),
+    (MODEL, {"head": "", "trace": {"tokens": "a"}}, "model 'm': without a head it learns from no .*: leave out trace"),
     (MODEL, {"search": {"sise": FloatRange(low=1, high=2)}}, "search names 'sise', .* did you mean 'size'"),
     (MODEL, {"presets": {"paper-tiny": {"sise": 1}}}, "preset paper-tiny: 'sise' is no field .* did you mean 'size'"),
     (MODEL, {"presets": {"Tiny": {}}}, "preset 'Tiny': up to 64 lower-case letters"),
@@ -59,6 +61,15 @@ REFUSED: list[tuple[Spec, dict[str, Any], str]] = [
     (TASK, {"classes": 1}, "classes must be 2 or more"),
     (TASK, {"manifest": {"training": "0"}}, "manifest names .'training'.; the splits are"),
     (TASK, {"manifest": ["train"]}, "manifest must be a mapping"),
+    (TASK, {"solve": nothing}, "task 't': give it data, or let it solve itself"),
+    (TASK, {"asks": ("descend",)}, "asks is for a task that solves itself"),
+    (SOLVED, {"solve": None}, "give it data, or let it solve itself"),
+    (SOLVED, {"classes": 2, "shape": (1,)}, "it solves itself, so leave out shape, classes"),
+    (SOLVED, {"asks": "descend"}, "asks must be a tuple of names"),
+    (YIELDED, {"build": nothing}, "tasks yield it: leave out build, untrained, per_sample"),
+    (YIELDED, {"untrained": True}, "tasks yield it: leave out"),
+    (YIELDED, {"needs": ("solution", "logits")}, "needs 'solution', and so no other"),
+    (YIELDED, {"needs": ("logits",)}, "metric 'y': build must say how it is measured"),
     (METRIC, {"direction": "up"}, "metric 'a': direction must be one of .*, got 'up'"),
     (METRIC, {"needs": ("logits")}, r'needs must be a tuple of names, as in \("logits",\), got \'logits\''),
     (METRIC, {"needs": ()}, "needs must be"),

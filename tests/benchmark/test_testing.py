@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from whitebench import (
     ObjectiveSpec,
     Reading,
     Samples,
+    Solution,
     TaskSpec,
     WhitebenchError,
 )
@@ -469,6 +470,80 @@ def test_an_objective_that_breaks_a_rule_is_told_which_and_what_to_do(spec: Obje
 def test_an_objective_that_keeps_the_rules_passes() -> None:
     check_objective(objective(Squared))
     check_objective(objective(Whole, is_additive=False))
+
+
+# Tasks that solve themselves
+
+
+class Thrower(nn.Module):
+    def throw(self, draws: Tensor) -> Tensor:
+        return draws < 0.5
+
+
+def coins(_: Config, module: nn.Module, block: int) -> Solution:
+    right = module.throw(torch.rand(20, generator=torch.Generator().manual_seed(block))).double()  # type: ignore[operator]
+    return Solution(draws=20, scores={"right": Reading(value=right.mean())}, per_sample={"right": right})
+
+
+def spoilt_coins(**change: Any) -> Callable[..., Any]:
+    return lambda *given: dataclasses.replace(coins(*given), **change)
+
+
+def of_the_global_generator(config: Config, module: nn.Module, _: int) -> Solution:
+    return coins(config, module, int(torch.randint(100, ())))
+
+
+def of_no_block(config: Config, module: nn.Module, _: int) -> Solution:
+    return coins(config, module, 0)
+
+
+def raising(*_: object) -> Any:
+    raise ValueError("no coins")
+
+
+COINS = TaskSpec(name="coins", version=1, summary="", config=Config, solve=coins, asks=("throw",))
+
+
+def test_a_task_that_solves_itself_and_keeps_the_rules_passes_and_the_global_generator_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    check_task(COINS, contestant=Thrower())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("solve", "message"),
+    [
+        (lambda *_: 0.5, "task 'coins': solve returned a float; it must return a Solution"),
+        (spoilt_coins(draws=0), "solve drew 0 problems; it must draw one or more"),
+        (spoilt_coins(draws=21), r"'right' per sample is \(20,\); it must be one number a draw, \(21,\)"),
+        (spoilt_coins(scores={"right": Reading(value=0.99)}), "right is 0.99, its mean over draws 0.*by another name"),
+        (
+            of_the_global_generator,
+            "one block was solved twice, with other numbers; draw from a generator that the block",
+        ),
+        (of_no_block, "blocks 0 and 1 are the same draws; let block b be draws of its own"),
+        (raising, "solve raised ValueError: no coins; let it take what its contestants build"),
+    ],
+)
+def test_one_that_breaks_a_rule_is_told_which_and_what_to_do(solve: Any, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_task(dataclasses.replace(COINS, solve=solve), contestant=Thrower())
+
+
+def test_its_contestant_is_a_registered_model_with_the_methods_it_asks_for() -> None:
+    with pytest.raises(AssertionError, match="task 'coins': no model has throw; give check_task a contestant"):
+        check_task(COINS)
+
+
+def test_a_model_without_a_head_is_built_and_no_more() -> None:
+    bare = ModelSpec(name="thrower", summary="", config=Config, build=lambda *_: Thrower(), head="")
+    check_model(bare)
+    with pytest.raises(AssertionError, match="build returned a int"):
+        check_model(dataclasses.replace(bare, build=cast("Any", lambda *_: 3)))
+
+
+def test_what_tasks_yield_is_left_to_their_check() -> None:
+    check_metric(MetricSpec(name="right", version=1, summary="", direction="higher", needs=("solution",)))
 
 
 # The room itself

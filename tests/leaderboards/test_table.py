@@ -125,3 +125,20 @@ def test_the_command_suggested_names_the_suite_as_it_was_asked_for(world: World)
     heading = replace(world.heading(overrides=["budget.epochs=3"]), source="my suites/tiny.toml")
     text = render(make_board([world.record("a", 0, 0.9)], heading), "table", width=200)
     assert "whitebench show 'my suites/tiny.toml/a/digits/0' --set budget.epochs=3" in text
+
+
+def test_a_suite_that_solves_itself_speaks_of_draws_and_of_nothing_that_is_trained(world: World) -> None:
+    records = [
+        world.record(label, block, right / 25, per_sample=[1.0] * right + [0.0] * (25 - right), test_openings=0)
+        for label, rights in (("normalised", (25, 24)), ("adam", (0, 1)))
+        for block, right in enumerate(rights)
+    ]
+    solved = [
+        replace(one, result=replace(one.result, validation=None, epochs_allowed=0)) for one in records if one.result
+    ]
+    heading = replace(world.heading(seeds=(0, 1), trials=0), epochs=0, is_solved=True)
+    text = render(make_board(solved, heading), "table", width=300)
+    assert "draws in 2 blocks; the tasks solve themselves, nothing is trained; 1 thread a cell" in text
+    assert "2 shared blocks of 25 draws can show a difference" in text
+    for word in ("trials", "epoch", "validation", "scored as it stands", "batches"):
+        assert word not in text

@@ -58,6 +58,7 @@ def by_hand(plan: FitPlan) -> Times:
     """Train the same without the harness, and leave the weights in the plan's folder."""
     began, cpu_began = time.perf_counter(), time.process_time()
     course, recipe, budget = resolve(plan, load_catalog()), plan.recipe, plan.budget
+    assert recipe is not None
     training, validation = (course.task.data(course.task_config, split) for split in ("train", "validation"))
     torch.manual_seed(mix(plan.seed))
     model = course.model.build(course.model_config, course.task.shape_of(course.task_config), course.task.classes)
@@ -109,6 +110,7 @@ def _optimiser(matrices: list[nn.Parameter], vectors: list[nn.Parameter], plan: 
         {"params": matrices, "weight_decay": decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    assert plan.recipe is not None
     return torch.optim.AdamW(groups, lr=rate, betas=plan.recipe.betas)
 
 

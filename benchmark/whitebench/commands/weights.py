@@ -69,6 +69,8 @@ def weights(file: Path, *, model: str | None, task: str | None, plugins: Sequenc
 def _everyone(catalog: Catalog) -> list[str]:
     names = []
     for name, entry in catalog.entries["model"].items():
+        if not entry.spec.head:  # has none to load
+            continue
         names += [name, *(f"{name}[preset={preset}]" for preset in entry.spec.presets)]
     return names
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whitebench.reading import Reading
 from whitebench.result import Score
-from whitebench.specs import Layout, MetricContext, MetricSpec
+from whitebench.specs import SOLUTION, TRUTH, Layout, MetricContext, MetricSpec
 from whitebench.testing.rule import attempt, is_close, rule
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ CONTEXT = MetricContext(classes=5, shape=(1, 4, 4), layout=Layout(heads=2, scale
 
 
 def check_metric(spec: MetricSpec, *, context: MetricContext = CONTEXT, given: Given | None = None) -> None:
-    """Check a metric on random samples.
+    """Check a metric on random samples; what a task yields by itself is for `check_task` to check.
 
     Args:
         spec: the metric.
@@ -36,6 +36,8 @@ def check_metric(spec: MetricSpec, *, context: MetricContext = CONTEXT, given: G
     Raises:
         AssertionError: the first rule that it breaks.
     """
+    if SOLUTION in spec.needs:
+        return
     who = f"metric {spec.name!r}"
     given = {**_random_samples(spec, context), **(given or {})}
     kept = {need: _rows(one, slice(None), copied=True) for need, one in given.items()}
@@ -73,6 +75,7 @@ def _random_samples(spec: MetricSpec, context: MetricContext) -> dict[str, Tenso
         "residual-projections": [draw(2, TOKENS, WIDTH) for _ in range(LAYERS)],
         "attention-forms": weights(context.layout.heads, WIDTH, WIDTH + 1),
         "subspaces": weights(WIDTH, WIDTH),
+        "truth:subspaces": torch.linalg.qr(draw(math.prod(context.shape), 2)[: context.classes]).Q,
     }
     return {need: known[need] if need in known else [draw(TOKENS, WIDTH) for _ in range(LAYERS)] for need in spec.needs}
 
@@ -86,9 +89,15 @@ def _updated(who: str, spec: MetricSpec, context: MetricContext, given: Given, s
     with attempt(who, "build or update", mend):
         metric, start = spec.build(context), 0
         for size in filter(None, sizes):
-            metric.update(*[_rows(given[need], slice(start, start + size)) for need in spec.needs])
+            part = _cut(given, slice(start, start + size))
+            metric.update(*[part[need] for need in spec.needs])
             start += size
     return metric
+
+
+def _cut(given: Given, rows: slice) -> dict[str, Any]:
+    """Return what a metric is given of some samples: of the task's truth, all."""
+    return {need: one if need.startswith(TRUTH) else _rows(one, rows) for need, one in given.items()}
 
 
 def _rows(one: Tensor | list[Tensor] | tuple[Tensor, ...], rows: slice, *, copied: bool = False) -> Any:
@@ -143,7 +152,7 @@ def _check_merging(
     half = SAMPLES // 2
     with attempt(who, "merging two halves", mend):
         merged = _updated(who, spec, context, given, [half])
-        rest = {need: _rows(one, slice(half, None)) for need, one in given.items()}
+        rest = _cut(given, slice(half, None))
         merged.merge_state(_updated(who, spec, context, rest, [SAMPLES - half]))
     _same(who, "from two processes and from one", whole, _scores(who, spec, merged), mend)
     with attempt(who, "merging with a process that saw no sample", mend):

@@ -44,10 +44,17 @@ class Case:
 def check_model(spec: ModelSpec, *, shape: Shape = (1, 8, 8), classes: int = 10, config: Any = None) -> None:
     """Check a model with its default options, or those of `config`, on samples of `shape`.
 
+    Of one without a head only that it is built, the same by the same seed: what it can do is its task's to check.
+
     Raises:
         AssertionError: the first rule that it breaks.
     """
     case = Case(spec=spec, config=spec.config() if config is None else config, shape=shape, classes=classes)
+    if not spec.head:
+        with torch.random.fork_rng(devices=[]):
+            bare = dataclasses.replace(case, shape=(), classes=0)
+            _check_build(bare, bare.build(seed=0))
+        return
     generator = torch.Generator().manual_seed(0)
     inputs = torch.rand(BATCH, *shape, generator=generator)
     labels = torch.randint(classes, (BATCH,), generator=generator)

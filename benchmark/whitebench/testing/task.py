@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, get_args
 
 import torch
+from torch import nn
 
+from whitebench.catalog import load_catalog
 from whitebench.errors import TaskDataError
 from whitebench.samples import fingerprint_of, load_samples
-from whitebench.specs import Samples, Split, TaskSpec
-from whitebench.testing.rule import rule
+from whitebench.solving import checked
+from whitebench.specs import ModelSpec, Samples, Solution, Split, TaskSpec
+from whitebench.testing.rule import attempt, rule
+
+BLOCKS = ((0, 1), (0, 2), (1, 1))
+"""What is solved, and the seed of torch's own generator, which is to have no part in it."""
 
 
-def check_task(spec: TaskSpec, *, config: Any = None, most_shared: float = 0.01) -> None:
+def check_task(
+    spec: TaskSpec, *, config: Any = None, most_shared: float = 0.01, contestant: nn.Module | None = None
+) -> None:
     """Check a task with its default options, or those of `config`.
 
     Args:
@@ -23,11 +33,16 @@ def check_task(spec: TaskSpec, *, config: Any = None, most_shared: float = 0.01)
         config: an instance of the Spec's config.
         most_shared: the largest share of test samples that also stand, byte for byte, in another split;
             real data has its duplicates.
+        contestant: what a task that solves itself is solved with; of the registered models the first that has the
+            methods it asks for, where not given.
 
     Raises:
         AssertionError: the first rule that it breaks.
     """
     who, config = f"task {spec.name!r}", spec.config() if config is None else config
+    if spec.solve is not None:
+        _check_solving(who, spec, config, contestant or _contestant(who, spec))
+        return
     splits = {split: _served(spec, config, split) for split in get_args(Split)}
     _check_manifest(who, spec, config, splits)
     _check_apart(who, splits, most_shared)
@@ -35,6 +50,44 @@ def check_task(spec: TaskSpec, *, config: Any = None, most_shared: float = 0.01)
     rule(not unseen, who, f"classes {unseen} are tested and never trained", "stratify the splits")
     if spec.augment is not None:
         _check_augment(who, spec, config, splits["train"])
+
+
+def _contestant(who: str, spec: TaskSpec) -> nn.Module:
+    models: list[ModelSpec] = [entry.spec for entry in load_catalog().entries["model"].values()]
+    modules = (model.build(model.config(), (), 0) for model in models if not model.head)
+    found = next((one for one in modules if all(callable(getattr(one, method, None)) for method in spec.asks)), None)
+    rule(found is not None, who, f"no model has {' and '.join(spec.asks)}", "give check_task a contestant")
+    assert found is not None
+    return found
+
+
+def _check_solving(who: str, spec: TaskSpec, config: Any, contestant: nn.Module) -> None:
+    assert spec.solve is not None
+    first, again, other = (_solved(who, partial(spec.solve, config, contestant, block), seed) for block, seed in BLOCKS)
+    is_same = _arrays(first).keys() == _arrays(again).keys() and all(
+        torch.equal(one, _arrays(again)[name]) for name, one in _arrays(first).items()
+    )
+    rule(is_same, who, "one block was solved twice, with other numbers", "draw from a generator that the block seeds")
+    shared = [name for name, one in first.per_sample.items() if name in other.per_sample and not one.isnan().any()]
+    is_other = not shared or any(not torch.equal(first.per_sample[name], other.per_sample[name]) for name in shared)
+    rule(is_other, who, "blocks 0 and 1 are the same draws", "let block b be draws of its own")
+    for name, one in first.per_sample.items():
+        value = first.scores[name].value if name in first.scores else None
+        mean = float(one.double().mean())
+        is_mean = value is None or math.isclose(mean, float(value), rel_tol=1e-5, abs_tol=1e-7)
+        rule(is_mean, who, f"{name} is {value}, its mean over draws {mean}", "call what is no mean by another name")
+
+
+def _solved(who: str, solve: Callable[[], object], seed: int) -> Solution:
+    with torch.random.fork_rng(devices=[]), attempt(who, "solve", "let it take what its contestants build"):
+        torch.manual_seed(seed)
+        return checked(who, solve())
+
+
+def _arrays(solution: Solution) -> dict[str, torch.Tensor]:
+    values = {name: reading.value for name, reading in solution.scores.items()}
+    numbers = {name: torch.tensor(math.inf if one is None else float(one)) for name, one in values.items()}
+    return {**numbers, **{f"{name} of each": one.nan_to_num() for name, one in solution.per_sample.items()}}
 
 
 def _served(spec: TaskSpec, config: Any, split: Split) -> Samples:
