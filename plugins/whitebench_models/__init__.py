@@ -10,11 +10,13 @@ from whitebench_models.pixels import PIXELS
 from whitebench_models.svm_vit import SVM_VIT
 from whitebench_models.svr_vit import SVR_VIT
 from whitebench_models.timm_models import TIMM
+from whitebench_models.token_selector import TOKEN_SELECTOR
 from whitebench_models.tost import TOST
 from whitebench_models.vit import VIT
 
 
 @hookimpl
 def register_models() -> list[ModelSpec]:
-    """Return the ViT, the white-box models, what lies between the two, timm's, and the raw samples as a control."""
-    return [VIT, CRATE_SPEC, *FACTORIAL, CRATE_ALPHA, TOST, AOT, SVM_VIT, SVR_VIT, KSVD_VIT, TIMM, PIXELS]
+    """Return the ViT, the white-box models, what lies between, timm's, raw samples as a control, and what solves."""
+    white_boxes = [CRATE_SPEC, *FACTORIAL, CRATE_ALPHA, TOST, AOT, SVM_VIT, SVR_VIT, KSVD_VIT]
+    return [VIT, *white_boxes, TIMM, PIXELS, TOKEN_SELECTOR]

@@ -1,11 +1,19 @@
 """The tasks that come with whitebench, one file each."""
 
-from whitebench import TaskSpec, hookimpl
+from whitebench import MetricSpec, TaskSpec, hookimpl
 from whitebench_tasks.digits import DIGITS
 from whitebench_tasks.glyphs import GLYPHS
+from whitebench_tasks.token_selection import TOKEN_SELECTION
+from whitebench_tasks.yields import YIELDS
 
 
 @hookimpl
 def register_tasks() -> list[TaskSpec]:
     """Return what there is to learn."""
-    return [DIGITS, GLYPHS]
+    return [DIGITS, GLYPHS, TOKEN_SELECTION]
+
+
+@hookimpl
+def register_metrics() -> list[MetricSpec]:
+    """Return what tasks that solve themselves yield."""
+    return YIELDS

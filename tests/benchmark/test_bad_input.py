@@ -43,6 +43,21 @@ label = "crate"
 model = "crate"
 """
 
+SOLVING = """
+name = "tiny"
+version = 1
+summary = "Claims."
+primary = "accepted"
+tasks = ["token-selection[draws=2]"]
+seeds = 2
+metrics = ["accepted"]
+
+[[contestants]]
+model = "token-selector"
+"""
+
+RANKED = 'primary = "{metric}"\ntasks = ["{task}"]\nseeds = {seeds}\nmetrics = ["{metric}"]'
+
 Prepare = Callable[[Path], object]
 
 
@@ -85,6 +100,13 @@ def against(old: str, new: str, *words: str) -> Bad:
     assert old in GOOD, old
     told = ("suite tiny: ", *words)
     return Bad(name=new, command=(next(READING), "bad.toml"), words=told, prepare=put(GOOD.replace(old, new, 1)))
+
+
+def solving(old: str, new: str, *words: str) -> Bad:
+    """Return the good suite whose task solves itself, with something that does not go with it."""
+    assert old in SOLVING, old
+    prepare = put(SOLVING.replace(old, new, 1))
+    return Bad(name=new, command=(next(READING), "bad.toml"), words=("suite tiny: ", *words), prepare=prepare)
 
 
 def typed(*command: str, words: tuple[str, ...], env: dict[str, str] | None = None, prepare: Prepare = HERE) -> Bad:
@@ -133,7 +155,7 @@ FILES = [
     Bad(name="no suite's name", command=("run", "smok"), words=("unknown suite 'smok'", "did you mean 'smoke'")),
     Bad(name="a file without its ending", command=("run", "bad"), words=("unknown suite 'bad'", "'bad.toml'"),
         prepare=put(GOOD)),
-    Bad(name="empty name", command=("plan", ""), words=("unknown suite ''", "known: digits, ")),
+    Bad(name="empty name", command=("plan", ""), words=("unknown suite ''", "known: attention-svm, ")),
     Bad(name="another ending", command=("plan", "bad.yaml"), words=("bad.yaml is no suite", ".toml")),
     Bad(name="escapes in a name", command=("plan", "\x1b[31mred"), words=(r"'\x1b[31mred'", "unknown suite")),
     Bad(name="a half pair in a name", command=("plan", "\udcff.toml"), words=(r"\udcff.toml", "cannot be read")),
@@ -356,6 +378,29 @@ VALUES = [
 AGAINST = [
     against(f"{RECIPE}\nlearning_rate = {RATE}", "", "recipes: missing", "task digits is learnt"),
     against("[budget]\nepochs = 2\nbatch_size = 32\ntrials = 1\n", "", "budget: missing", "task digits is learnt"),
+    against('model = "crate"', 'model = "token-selector"', "contestant crate: model token-selector has no head",
+            "task digits is learnt"),
+    against('["digits"]', '["digits", "token-selection"]', "token-selection solves itself and digits is learnt",
+            "give each a suite of its own"),
+    against(RANKED.format(task="digits", seeds=3, metric="accuracy").removesuffix("]"),
+            RANKED.format(task="digits", seeds=3, metric="accepted").removesuffix("]"),
+            "primary 'accepted' cannot rank: task digits is learnt, and yields no solution"),
+    against('primary = "accuracy"', 'primary = "sparsity"', "it needs codes"),
+    solving('"token-selector"', '"vit"', "contestant vit: model vit learns from samples", "without a head"),
+    solving('"token-selector"', '"token-selector"\nlabel = "a"\nobjective = "mcr2"', "contestant a: objective: ",
+            "nothing is trained: leave it out"),
+    solving('"token-selector"', '"token-selector[step=adan]"', "contestant token-selector[step=adan]", "step=adan"),
+    solving('"token-selector"', '"token-selector[learning_rate=0]"', "learning_rate=0.0", "above 0"),
+    solving('metrics = ["accepted"]', 'metrics = ["accepted"]\nreadouts = ["nearest-subspace"]', "readouts: ",
+            "task token-selection solves itself"),
+    solving("[[contestants]]", "[recipes.plain]\nlearning_rate = { value = 1.0 }\n[[contestants]]", "recipes: ",
+            "nothing is trained or tuned: leave it out"),
+    solving("[[contestants]]", "[budget]\nepochs = 1\nbatch_size = 1\ntrials = 0\n[[contestants]]", "budget: "),
+    solving(RANKED.format(task="token-selection[draws=2]", seeds=2, metric="accepted"),
+            RANKED.format(task="token-selection[draws=2]", seeds=2, metric="accuracy"),
+            "primary 'accuracy' cannot rank: task token-selection solves itself, and has no logits or labels"),
+    solving("draws=2", "draws=0", "token-selection[draws=0]", "must be 1 or more"),
+    solving("draws=2", "ridge=1e-3", "claim w-frobenius has no ridge"),
     against('model = "crate"', 'model = "crat"', "contestant crate: unknown model 'crat'", "did you mean 'crate'"),
     against('model = "crate"', 'model = "zebra"', "contestant crate: unknown model 'zebra'", "(known: "),
     against('model = "crate"', 'model = "CRATE"', "unknown model 'CRATE'", "did you mean 'crate'"),
