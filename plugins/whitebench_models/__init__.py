@@ -7,6 +7,7 @@ from whitebench_models.crate_alpha import CRATE_ALPHA
 from whitebench_models.factorial import FACTORIAL
 from whitebench_models.ksvd_vit import KSVD_VIT
 from whitebench_models.pixels import PIXELS
+from whitebench_models.sparse_coder import SPARSE_CODER
 from whitebench_models.svm_vit import SVM_VIT
 from whitebench_models.svr_vit import SVR_VIT
 from whitebench_models.timm_models import TIMM
@@ -19,4 +20,4 @@ from whitebench_models.vit import VIT
 def register_models() -> list[ModelSpec]:
     """Return the ViT, the white-box models, what lies between, timm's, raw samples as a control, and what solves."""
     white_boxes = [CRATE_SPEC, *FACTORIAL, CRATE_ALPHA, TOST, AOT, SVM_VIT, SVR_VIT, KSVD_VIT]
-    return [VIT, *white_boxes, TIMM, PIXELS, TOKEN_SELECTOR]
+    return [VIT, *white_boxes, TIMM, PIXELS, TOKEN_SELECTOR, SPARSE_CODER]

@@ -38,4 +38,19 @@ YIELDS = [
         needs=_SOLUTION,
         unit="share",
     ),
+    MetricSpec(
+        name="dictionary",
+        version=1,
+        summary="how near a dictionary's atoms come to the true ones",
+        direction="higher",
+        needs=_SOLUTION,
+    ),
+    MetricSpec(
+        name="support",
+        version=1,
+        summary="how well codes tell which atoms a signal was made from",
+        direction="higher",
+        needs=_SOLUTION,
+        unit="share",
+    ),
 ]
