@@ -4,6 +4,7 @@ from whitebench import MetricSpec, TaskSpec, hookimpl
 from whitebench_tasks.digits import DIGITS
 from whitebench_tasks.glyphs import GLYPHS
 from whitebench_tasks.sparse_codes import SPARSE_CODES
+from whitebench_tasks.subspaces import SUBSPACES
 from whitebench_tasks.token_selection import TOKEN_SELECTION
 from whitebench_tasks.yields import YIELDS
 
@@ -11,7 +12,7 @@ from whitebench_tasks.yields import YIELDS
 @hookimpl
 def register_tasks() -> list[TaskSpec]:
     """Return what there is to learn."""
-    return [DIGITS, GLYPHS, TOKEN_SELECTION, SPARSE_CODES]
+    return [DIGITS, GLYPHS, SUBSPACES, TOKEN_SELECTION, SPARSE_CODES]
 
 
 @hookimpl
