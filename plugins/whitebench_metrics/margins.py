@@ -148,8 +148,14 @@ def compare(form_DE: Tensor, chosen: list[Chosen], *, is_psd: bool = False) -> C
     queries_RCE = torch.stack([queries for _, queries in pairs])
     if is_psd:
         queries_RCE, form_DE = queries_RCE[..., :-1], form_DE[:, :-1]
-    best = separate(differences_RCD, queries_RCE, norm="psd" if is_psd else "frobenius", guess=form_DE)
-    seen_RDE = _projector(differences_RCD) @ form_DE @ _projector(queries_RCE)
+        seen_RDE = _projector(differences_RCD) @ form_DE @ _projector(queries_RCE)
+        best = separate(differences_RCD, queries_RCE, norm="psd", guess=form_DE)
+    else:
+        # In coordinates of the queries' span, which few queries leave small: the same problem, with the same norms.
+        basis_RKE = _basis(torch.stack([one.queries for one in chosen]))
+        queries_RCE = queries_RCE @ basis_RKE.mT
+        seen_RDE = _projector(differences_RCD) @ form_DE @ basis_RKE.mT
+        best = separate(differences_RCD, queries_RCE, guess=seen_RDE)
     margins_RC = torch.einsum("rcd,rde,rce->rc", differences_RCD, seen_RDE, queries_RCE)
     norms_R = seen_RDE.flatten(1).norm(dim=1)
     products_R = (seen_RDE * best.weight).flatten(1).sum(dim=1)
@@ -180,8 +186,14 @@ def _rotation(width: int, generator: torch.Generator) -> Tensor:
 
 def _projector(rows_RCX: Tensor) -> Tensor:
     """Return the projector onto the span of the rows, (R, X, X)."""
+    basis_RKX = _basis(rows_RCX)
+    projector_RXX: Tensor = basis_RKX.mT @ basis_RKX
+    return projector_RXX
+
+
+def _basis(rows_RCX: Tensor) -> Tensor:
+    """Return an orthonormal basis of the span of the rows, (R, K, X), with rows of zeros where the span is smaller."""
     _, values_RK, right_RKX = torch.linalg.svd(rows_RCX, full_matrices=False)
     bound_R1 = values_RK[:, :1] * max(rows_RCX.shape[1:]) * torch.finfo(rows_RCX.dtype).eps
-    kept_RKX = right_RKX * (values_RK > bound_R1)[..., None]
-    projector_RXX: Tensor = kept_RKX.mT @ kept_RKX
-    return projector_RXX
+    basis_RKX: Tensor = right_RKX * (values_RK > bound_R1)[..., None]
+    return basis_RKX

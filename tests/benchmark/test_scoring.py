@@ -263,6 +263,9 @@ def test_a_picture_that_cannot_be_drawn_unscores_its_metric_and_says_why(subject
 class FromCentres(torchmetrics.Metric):
     """The mean distance of inputs to the true centre of their class."""
 
+    total: torch.Tensor
+    count: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
