@@ -82,7 +82,7 @@ def test_continuous_integration_runs_the_test_command() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 def test_every_command_does_what_it_says(tmp_path: Path, type_in: Type) -> None:
     (tmp_path / "my_model.py").write_text(blocks("python")[0], encoding="utf-8")
     printed: dict[str, str] = {}
