@@ -97,12 +97,19 @@ def reasons(ledger: Ledger) -> list[str]:
 
 def scores_table(result: Result) -> Table:
     """Return a result's scores and costs, with their layers and nulls."""
-    rows = []
+    rows: list[tuple[str, str, str]] = []
+    metric = ""
     for score in (*result.scores, *result.costs):
+        first, _, part = score.name.partition("/")
+        # The parts of a metric stand below its name: written whole, they leave no room for the rest at 80 columns.
+        if part and first != metric:
+            rows.append((first, "", ""))
+        metric = first if part else ""
         value = "unscored" if score.value is None else f"{score.value:.6g} {score.unit}".strip()
         layers = " ".join(f"{value:.4g}" for value in score.profile)
         nulls = ", ".join(f"{name}: {value:.4g}" for name, value in score.nulls.items())
-        rows.append((score.name, value, score.unscored or " | ".join(filter(None, (layers, nulls)))))
+        told = score.unscored or " | ".join(filter(None, (layers, nulls)))
+        rows.append((f"  {part}" if part else first, value, told))
     return _table(("score", "value", "by layer, or why there is none"), rows, right=("value",))
 
 

@@ -14,7 +14,7 @@ from whitebench.conductor import Summary
 from whitebench.identity import CellName
 from whitebench.ledger import Ledger
 from whitebench.provenance import Provenance
-from whitebench.result import CellRecord, CellState, Chosen, Result
+from whitebench.result import CellRecord, CellState, Chosen, Result, Score
 from whitebench.suite import load_suite
 
 
@@ -29,8 +29,8 @@ def ledger(*records: CellRecord) -> Ledger:
     )
 
 
-def shown(table: object) -> str:
-    console = Console(file=io.StringIO(), width=100)
+def shown(table: object, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(table)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -111,3 +111,20 @@ def test_the_end_of_a_run_names_failures_and_metrics_that_raised() -> None:
 
 def test_one_cell_is_not_cells() -> None:
     assert (report.count(1, "cell"), report.count(0, "cell")) == ("1 cell", "0 cells")
+
+
+def test_the_parts_of_a_metric_stand_below_its_name_and_are_whole_at_80_columns() -> None:
+    def score(name: str) -> Score:
+        return Score(name=name, metric=name.partition("/")[0], version=1, direction="lower", unit="share", value=0.5,
+                     nulls={"untrained": 0.25})  # fmt: skip
+
+    names = (
+        "accuracy",
+        "compression-verdicts/normalised-change",
+        "compression-verdicts/raw-undecided",
+        "selection/self",
+    )
+    table = report.scores_table(dataclasses.replace(result(), scores=[score(name) for name in names], costs=[]))
+    assert [line.split()[0] for line in shown(table, width=80).splitlines()[1:]] == [
+        "accuracy", verdicts, "normalised-change", "raw-undecided", "selection", "self",
+    ]  # fmt: skip
