@@ -5,7 +5,9 @@ Legend: B batch, N samples, C classes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -16,6 +18,7 @@ from whitebench.errors import TraceError, WhitebenchError
 from whitebench.evaluation import Subject, predict
 from whitebench.modes import evaluating
 from whitebench.names import configured, parse_name
+from whitebench.quotation import quote
 from whitebench.scoring import Scored, score
 from whitebench.specs import Layout, MetricContext, MetricSpec, ModelSpec, NoOptions, Samples, TraceSpec
 from whitebench.tracing import observe
@@ -69,21 +72,21 @@ def score_model(
     """
     samples = _samples(data)
     catalog = load_catalog() if any(isinstance(one, str) for one in metrics) else None
-    specs = [catalog.metric(one).spec if catalog and isinstance(one, str) else one for one in metrics]
-    chosen = [one for one in specs if isinstance(one, MetricSpec)]
+    specs = []
+    for one in metrics:
+        known = catalog.metric(one).spec if catalog and isinstance(one, str) else one
+        if not isinstance(known, MetricSpec):
+            raise WhitebenchError(f"metrics are names or MetricSpecs, got {quote(one)}")
+        specs.append(known)
+    shape = tuple(samples.inputs.shape[1:])
     with evaluating(model), evaluating(untrained or model):
-        subject = _subject(model, spec, tuple(samples.inputs.shape[1:]), classes=0)
+        subject = _subject(model, spec, shape, classes=0)
         logits = predict(subject, samples.inputs, batch_size=batch_size)
-        shape, classes = tuple(samples.inputs.shape[1:]), logits.shape[-1]
+        classes = logits.shape[-1]
+        subject = replace(subject, context=replace(subject.context, classes=classes))
         twin = None if untrained is None else _subject(untrained, spec, shape, classes)
-        return score(
-            _subject(model, spec, shape, classes),
-            samples,
-            logits,
-            chosen,
-            batch_size=batch_size,
-            untrained=None if twin is None else lambda: twin,
-        )
+        blank = None if twin is None else lambda: twin
+        return score(subject, samples, logits, specs, batch_size=batch_size, untrained=blank)
 
 
 def _subject(model: nn.Module, spec: Plan, shape: tuple[int, ...], classes: int) -> Subject:
@@ -106,7 +109,7 @@ def _as_model(model: nn.Module, spec: TraceSpec) -> ModelSpec:
     if not spec.head and not linear:
         raise TraceError("the network has no linear layer to take for its head: give the TraceSpec a head")
     return ModelSpec(
-        name=type(model).__name__.lower()[:64].replace("_", "-") or "network",
+        name=re.sub(r"[^a-z0-9]+", "-", type(model).__name__.lower()).strip("-")[:64] or "network",
         summary="a network of one's own",
         config=NoOptions,
         build=lambda *_: model,

@@ -138,6 +138,17 @@ def test_what_is_no_data_is_refused(own: Own, wrong: object) -> None:
         whitebench.score(own, wrong, ["accuracy"], SPEC)  # type: ignore[arg-type]
 
 
+def test_what_is_no_metric_is_refused_and_not_left_out(own: Own, data: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(WhitebenchError, match="metrics are names or MetricSpecs, got 7"):
+        whitebench.score(own, data, ["accuracy", 7], SPEC)  # type: ignore[list-item]
+
+
+def test_a_network_may_be_called_what_no_spec_may(data: tuple[Tensor, Tensor]) -> None:
+    private = type("_Größe", (Own,), {})
+    found = whitebench.score(private(), data, ["sparsity"], SPEC)["sparsity"]
+    assert found.unscored == "model gr-e gives no trace of codes (it gives tokens)"
+
+
 def test_an_unknown_metric_is_said(own: Own, data: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(UnknownNameError, match="unknown metric 'sparsty', did you mean 'sparsity'"):
         whitebench.score(own, data, ["sparsty"], SPEC)
