@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 STYLE = Path(__file__).with_name("whitebench.mplstyle")
 FORMATS = ("png", "svg")
 BINS = 40
+TITLE_WIDTH = 56
+"""Characters that the narrowest figure takes in a line of its title."""
 MOST_ACROSS = 4
 """Matrices side by side before a new row begins."""
 _CYCLE: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
@@ -111,7 +114,7 @@ def _matrix(figure: Figure, axes: Axes, picture: Picture, series: Mapping[str, N
     axes.remove()
     across = min(len(series), MOST_ACROSS)
     down = math.ceil(len(series) / across)
-    figure.set_size_inches(1.0 + 2.4 * across, 0.9 + 2.4 * down)
+    figure.set_size_inches(max(1.0 + 2.4 * across, 4.6), 0.9 + 2.4 * down)
     everything = np.concatenate([array.ravel() for array in series.values()])
     everything = everything[np.isfinite(everything)]
     low, high = (everything.min(), everything.max()) if len(everything) else (0.0, 1.0)
@@ -167,7 +170,8 @@ def _canvas(title: str, where: str) -> tuple[Figure, Axes]:
     figure = Figure()
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    figure.suptitle("\n".join(filter(None, (plain(title), where))), fontsize=10, x=0.01, ha="left")
+    lines = [line for text in (plain(title), where) for line in textwrap.wrap(text, TITLE_WIDTH)]
+    figure.suptitle("\n".join(lines), fontsize=10, x=0.01, ha="left")
     return figure, axes
 
 

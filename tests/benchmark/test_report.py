@@ -126,5 +126,5 @@ def test_the_parts_of_a_metric_stand_below_its_name_and_are_whole_at_80_columns(
     )
     table = report.scores_table(dataclasses.replace(result(), scores=[score(name) for name in names], costs=[]))
     assert [line.split()[0] for line in shown(table, width=80).splitlines()[1:]] == [
-        "accuracy", verdicts, "normalised-change", "raw-undecided", "selection", "self",
+        "accuracy", "compression-verdicts", "normalised-change", "raw-undecided", "selection", "self",
     ]  # fmt: skip

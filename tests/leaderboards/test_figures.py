@@ -118,6 +118,17 @@ def test_every_figure_of_a_cell_is_drawn_as_png_and_svg_and_twice_the_same(resul
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
 
 
+def test_no_line_of_a_title_leaves_the_figure() -> None:
+    where = "normalised on token-selection[claim=w-frobenius,draws=34], seed 0, which is long"
+    with mpl.rc_context(fname=figures.STYLE):
+        alone = dataclasses.replace(PICTURES["coherence/heads"], series={"layer 1": torch.rand(4, 4)})
+        for picture in (alone, *PICTURES.values()):
+            figure = draw_picture(dataclasses.replace(picture, title="a title of many words " * 4), where)
+            figure.canvas.draw()
+            [title] = [text for text in figure.texts if "normalised" in text.get_text()]
+            assert title.get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_a_name_from_a_stranger_cannot_leave_the_folder(result: Result, tmp_path: Path) -> None:
     odd = {"../../up/<script>": PICTURES["rates/spectra"], "\x1b[31m": PICTURES["rates/spectra"]}
     files = draw_cell(dataclasses.replace(result, scores=()), odd, tmp_path / "figures")
