@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from whitebench import scoring
+from whitebench import needs
 from whitebench.errors import TraceError, WhitebenchError
 from whitebench.evaluation import Subject
 from whitebench.fit import FitPlan, model_options
@@ -70,7 +70,7 @@ def resolve(plan: FitPlan, catalog: Catalog) -> Course:
     model, task = catalog.model(model_name), catalog.task(parse_name(plan.task)[0])
     objective = catalog.objective(parse_name(plan.contestant.objective)[0])
     readout, primary = plan.contestant.readout or objective.spec.readout, catalog.metric(plan.primary)
-    if why := scoring.why_no_rank(primary.spec, task.spec):
+    if why := needs.why_no_rank(primary.spec, task.spec):
         raise WhitebenchError(f"metric {plan.primary!r} cannot rank a suite: {why}")
     metrics = [catalog.metric(name) for name in plan.metrics]
     wanted = [name for name in dict.fromkeys((readout, *plan.readouts)) if name != HEAD]
@@ -149,7 +149,7 @@ def feature_width(course: Course, subject: Subject) -> int:
     Raises:
         TraceError: the head or a traced module is not where the model's Spec says.
     """
-    kinds = scoring.traced_kinds(course.metrics, course.model)
+    kinds = needs.traced_kinds(course.metrics, course.model)
     subject.module.eval()
     # Not in inference mode: a table that the model makes on its first pass could never be trained with.
     with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
-from whitebench import cost, evaluation, footing, scoring
+from whitebench import cost, evaluation, footing, needs, scoring
 from whitebench.course import Course, build, resolve
 from whitebench.errors import WhitebenchError
 from whitebench.evaluation import Subject
@@ -177,7 +177,7 @@ def _test(
     ]
     save_pictures(found.pictures, plan.folder / PICTURES)
     scores = [*found.scores, *_controls(course, subject, test, reader)]
-    kinds = scoring.traced_kinds(course.metrics, course.model)
+    kinds = needs.traced_kinds(course.metrics, course.model)
     save_file(evaluation.trace_sample(subject, test, kinds, precision=budget.precision), plan.folder / TRACES)
     fingerprints = {**fitted.provenance.fingerprints, "test": fingerprint}
     return dataclasses.replace(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from whitebench.catalog import Catalog
 from whitebench.errors import SuiteError, WhitebenchError
 from whitebench.names import configured, parse_name
-from whitebench.scoring import why_no_rank
+from whitebench.needs import why_no_rank
 from whitebench.specs import HEAD, ModelSpec, TaskSpec
 from whitebench.suite import NOTHING, Contestant, Suite
 from whitebench.wording import plain

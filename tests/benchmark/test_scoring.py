@@ -12,9 +12,10 @@ from torch import nn
 from whitebench import scoring
 from whitebench.catalog import Catalog
 from whitebench.evaluation import Subject, predict, trace_sample
+from whitebench.needs import unmet_need
 from whitebench.reading import Picture, Reading
 from whitebench.result import Score
-from whitebench.scoring import score, score_predictions, unmet_need
+from whitebench.scoring import score, score_predictions
 from whitebench.specs import Layout, MetricContext, MetricSpec, Samples
 
 

@@ -12,7 +12,7 @@ from tests.plugins.textbook import Parameters
 from whitebench import ModelSpec, WhitebenchError
 from whitebench.errors import OptionError
 from whitebench.names import configure
-from whitebench.scoring import unmet_need
+from whitebench.needs import unmet_need
 from whitebench.tracing import observe, offered_kinds
 from whitebench_metrics.coding_rate import METRICS
 from whitebench_models.crate import CRATE, CRATEConfig
