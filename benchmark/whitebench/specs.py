@@ -204,7 +204,10 @@ class TaskSpec:
     config: type
     """A frozen dataclass of the task's options, every one with a default."""
     augment: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
-    """`(config, inputs (B, *shape), generator) -> inputs`: the augmentation the task permits, on batches."""
+    """`(config, inputs (B, *shape), generator) -> inputs`: the augmentation the task permits, on batches.
+
+    The generator is on the inputs' device, where torch draws only if it is told so: `device=inputs.device`.
+    """
     permits: tuple[str, ...] = ()
     """What a recipe may do to its images besides without making them another class: `flip`, left to right."""
     manifest: Manifest | Callable[[Any], Manifest] = field(default_factory=dict)

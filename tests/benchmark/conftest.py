@@ -108,7 +108,7 @@ def blobs(config, split):
 
 
 def jitter(config, inputs, generator):
-    return inputs + 0.1 * torch.randn(inputs.shape, generator=generator)
+    return inputs + 0.1 * torch.randn(inputs.shape, generator=generator, device=inputs.device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -252,8 +252,10 @@ def test_a_compiled_model_is_seen_like_the_plain_one(where: str) -> None:
 def test_a_model_wrapped_for_several_devices_is_seen_like_the_plain_one() -> None:
     model, patterns = Model(), {"tokens": "blocks.*"}
     wrapped = nn.DataParallel(model)
+    inputs = torch.randn(BATCH, WIDTH, device=next(model.parameters()).device)  # to a GPU, where there is one
     torch.testing.assert_close(
-        list(look(wrapped, patterns).trace["tokens"]), list(look(model, patterns).trace["tokens"])
+        list(look(wrapped, patterns, inputs=inputs).trace["tokens"]),
+        list(look(model, patterns, inputs=inputs).trace["tokens"]),
     )
 
 

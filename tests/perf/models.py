@@ -47,7 +47,7 @@ def main() -> None:
 
 def measure_forward() -> list[Line]:
     """Time a forward pass against the textbook's, and against a product of square matrices."""
-    ours, theirs = crate_and_textbook()
+    ours, theirs = pair()
     factor = torch.randn(PRODUCT, PRODUCT)
     textbook, forward, product = _in_turns(
         REPEATS,
@@ -69,7 +69,7 @@ def measure_forward() -> list[Line]:
 
 def measure_step() -> list[Line]:
     """Time a training step against the textbook's."""
-    ours, theirs = crate_and_textbook()
+    ours, theirs = pair()
     textbook, step = _in_turns(FEW, *(partial(_seconds_of, training_step(model)) for model in (theirs, ours)))
     return [Line(what="CRATE-T, the textbook's training step / ours", aim=1.25, is_least=True,
                  first=textbook, second=step)]  # fmt: skip
@@ -77,17 +77,15 @@ def measure_step() -> list[Line]:
 
 def measure_compiled_step() -> list[Line | str]:
     """Time a compiled training step against the textbook's, which is plain; and say what compiling does for that."""
-    ours, theirs = crate_and_textbook()
+    ours, theirs = pair()
     what = "CRATE-T, the textbook's training step / ours compiled"
-    textbook, *compiled = (training_step(model) for model in (theirs, *map(_compiled, (theirs, ours))))
+    textbook, *steps = (training_step(model) for model in (theirs, *map(compiled, (theirs, ours))))
     try:
-        for step in compiled:
+        for step in steps:
             step()
     except BackendCompilerFailed as error:  # as where there is no C++ compiler
         return [f"{what}\n    not measured: {str(error).splitlines()[0]}"]
-    plain, theirs_compiled, ours_compiled = _in_turns(
-        FEW, *(partial(_seconds_of, step) for step in (textbook, *compiled))
-    )
+    plain, theirs_compiled, ours_compiled = _in_turns(FEW, *(partial(_seconds_of, step) for step in (textbook, *steps)))
     return [
         Line(what=what, aim=1.6, is_least=True, first=plain, second=ours_compiled),
         Line(what="CRATE-T, the textbook's training step compiled / ours compiled", aim=None,
@@ -103,7 +101,7 @@ def measure_tost_time() -> list[Line]:
         for tokens, side in SIDES.items()
     }
     seconds = dict(zip(measures, _in_turns(FEW, *measures.values()), strict=True))
-    return _by_tokens("forward pass", seconds, unit="s")
+    return by_tokens("forward pass", seconds, unit="s")
 
 
 def measure_tost_memory() -> list[Line]:
@@ -111,10 +109,11 @@ def measure_tost_memory() -> list[Line]:
     peaks = {
         (name, tokens): [_in_a_process(peak_of_step, name, side)] for name in SPECS for tokens, side in SIDES.items()
     }
-    return _by_tokens("forward and backward pass", peaks, unit="MiB")
+    return by_tokens("forward and backward pass", peaks, unit="MiB")
 
 
-def _by_tokens(what: str, values: dict[tuple[str, int], list[float]], *, unit: str) -> list[Line]:
+def by_tokens(what: str, values: dict[tuple[str, int], list[float]], *, unit: str) -> list[Line]:
+    """Return what a token costs in a long sequence against a short one, and what DeiT-T costs against ToST-T."""
     few, many = min(SIDES), max(SIDES)
     quantity = "time" if unit == "s" else "memory"
     each = {(name, tokens): [one / tokens for one in values[name, tokens]] for name, tokens in values}
@@ -141,10 +140,10 @@ def build(name: str, side: int) -> nn.Module:
 
 
 @cache
-def crate_and_textbook() -> tuple[CRATE, TextbookCRATE]:
-    """Return both, with the same weights."""
+def pair(preset: str = "neurips-tiny") -> tuple[CRATE, TextbookCRATE]:
+    """Return CRATE and the textbook's, with the same weights."""
     torch.manual_seed(0)
-    config = configure("crate", CRATEConfig, CRATE_SPEC.presets["neurips-tiny"])
+    config = configure("crate", CRATEConfig, CRATE_SPEC.presets[preset])
     ours, theirs = CRATE(config, SHAPE, CLASSES), TextbookCRATE(config, SHAPE, CLASSES)
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs
@@ -169,6 +168,13 @@ def training_step(model: nn.Module) -> Callable[[], None]:
     return step
 
 
+def compiled(model: nn.Module) -> nn.Module:
+    """Return a copy that compiles what it does."""
+    twin = copy.deepcopy(model)
+    twin.compile()
+    return twin
+
+
 def peak_of_step(name: str, side: int) -> float:
     """Return the peak memory of a forward and backward pass, in MiB above the model's own."""
     model, image = build(name, side), torch.randn(1, 3, side, side)
@@ -188,12 +194,6 @@ class _Batched(nn.Module):
     def forward(self, image_1CHW: Tensor) -> Tensor:
         logits_BC: Tensor = self.model(image_1CHW.expand(BATCH, -1, -1, -1))
         return logits_BC
-
-
-def _compiled(model: nn.Module) -> nn.Module:
-    twin = copy.deepcopy(model)
-    twin.compile()
-    return twin
 
 
 def _apart(ours: nn.Module, theirs: nn.Module) -> str:
