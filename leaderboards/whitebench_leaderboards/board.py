@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from whitebench.result import CellRecord
+from whitebench_leaderboards.comparison import Comparisons, compare_all
 from whitebench_leaderboards.entry import Entry, distinct, make_entry, outcome_of
 from whitebench_leaderboards.heading import Heading
-from whitebench_leaderboards.statistics import CONFIDENCE, Difference, Outcome, paired_difference
+from whitebench_leaderboards.statistics import CONFIDENCE, Difference, Outcome
 
 __all__ = ["Board", "Comparison", "Entry", "Heading", "make_board"]
 
@@ -35,18 +36,26 @@ class Board:
     """Of every interval and of every comparison of two entries."""
     entries: tuple[Entry, ...]
     """By task in the suite's order; ranked ones first, best mean first."""
-    comparisons: tuple[Comparison, ...]
-    """Every pair of ranked entries of a task."""
+    compared: Mapping[str, Comparisons]
+    """By task, every pair of ranked entries; tasks in the suite's order."""
 
     def of_task(self, task: str) -> tuple[Entry, ...]:
         """Return the entries of `task`, in the board's order."""
         return tuple(entry for entry in self.entries if entry.task == task)
 
     def compare(self, task: str, first: str, second: str) -> Difference | None:
-        """Return `first` minus `second`, for the order they stand in on the board; None where one is unranked."""
-        wanted = (task, first, second)
-        found = (c for c in self.comparisons if (c.task, c.first, c.second) == wanted)
-        return next((comparison.difference for comparison in found), None)
+        """Return `first` minus `second`; None where one is unranked."""
+        return self.compared[task].difference(first, second) if task in self.compared else None
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Every pair of ranked entries of a task, better mean first."""
+        return tuple(
+            Comparison(task=task, first=first, second=second, difference=difference)
+            for task, compared in self.compared.items()
+            for first, second in combinations(compared.names, 2)
+            if (difference := compared.difference(first, second)) is not None
+        )
 
     @property
     def is_empty(self) -> bool:
@@ -60,7 +69,7 @@ def make_board(records: Sequence[CellRecord], heading: Heading, *, confidence: f
     An entry is ranked where every planned seed is finished and has the primary metric.
     """
     entries: list[Entry] = []
-    comparisons: list[Comparison] = []
+    compared: dict[str, Comparisons] = {}
     tasks = distinct([*heading.tasks, *(record.cell.task for record in records)])
     for task in tasks:
         of_task = [record for record in records if record.cell.task == task]
@@ -68,39 +77,30 @@ def make_board(records: Sequence[CellRecord], heading: Heading, *, confidence: f
         for contestant in distinct(record.cell.contestant for record in of_task):
             own = [record for record in of_task if record.cell.contestant == contestant]
             rows.append((make_entry(own, heading, confidence), outcome_of(own, heading.primary)))
-        ranked, found = _ranked(rows, heading, confidence)
+        ranked, compared[task] = _ranked(rows, heading, confidence)
         unranked = sorted((entry for entry, _ in rows if entry.unranked), key=_unranked_order(heading))
         entries += [*ranked, *unranked]
-        comparisons += found
-    return Board(heading=heading, confidence=confidence, entries=tuple(entries), comparisons=tuple(comparisons))
+    return Board(heading=heading, confidence=confidence, entries=tuple(entries), compared=compared)
 
 
 def _ranked(
     rows: Sequence[tuple[Entry, Outcome]], heading: Heading, confidence: float
-) -> tuple[list[Entry], list[Comparison]]:
-    """Return the rankable entries, best mean first, with rank ranges, and all their comparisons.
-
-    The best rank an entry may have is one more than the number of entries shown to be better, the worst
-    is their total less the number shown to be worse.
-    """
-    order = _order(heading)
+) -> tuple[list[Entry], Comparisons]:
+    """Return the rankable entries, best mean first, with rank ranges, and all their comparisons."""
+    order, is_lower_better = _order(heading), heading.direction == "lower"
     rankable = sorted((row for row in rows if not row[0].unranked), key=lambda row: order(row[0]))
-    better, worse = [0] * len(rankable), [0] * len(rankable)
-    comparisons = []
-    for i, j in combinations(range(len(rankable)), 2):
-        (first, ours), (second, theirs) = rankable[i], rankable[j]
-        difference = paired_difference(ours, theirs, confidence=confidence)
-        comparisons.append(
-            Comparison(task=first.task, first=first.contestant, second=second.contestant, difference=difference)
-        )
-        if difference.is_shown:
-            better[j] += 1
-            worse[i] += 1
+    compared = compare_all({entry.contestant: outcome for entry, outcome in rankable}, confidence=confidence)
+    ranks = compared.ranks(is_lower_better=is_lower_better)
     ranked = [
-        dataclasses.replace(entry, rank=(1 + better[i], len(rankable) - worse[i]), is_leader=i == 0)
-        for i, (entry, _) in enumerate(rankable)
+        dataclasses.replace(
+            entry,
+            rank=rank,
+            is_leader=place == 0,
+            p_best=compared.against_better(entry.contestant, is_lower_better=is_lower_better),
+        )
+        for place, ((entry, _), rank) in enumerate(zip(rankable, ranks, strict=True))
     ]
-    return ranked, comparisons
+    return ranked, compared
 
 
 def _order(heading: Heading) -> Callable[[Entry], float]:

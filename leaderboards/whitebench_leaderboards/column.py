@@ -10,6 +10,7 @@ from whitebench.reading import Direction
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.entry import Entry, Summary
 from whitebench_leaderboards.notation import ARROWS, SHARE, Quantity, has_own_unit, human, percent, plain, plus_minus
+from whitebench_leaderboards.statistics import seeds_needed
 
 NOTHING = "–"
 ESSENTIAL = 0
@@ -91,6 +92,7 @@ def columns_of(board: Board) -> tuple[Column, ...]:
             write=lambda entry: _score(entry.primary, is_primary=True),
         ),
         Column(key="gap", name="gap", unit=_points(primary_unit), priority=3, in_paper=False, write=_gap(board)),
+        Column(key="needed", name="seeds needed", priority=7, in_paper=False, write=_needed(board)),
         Column(key="seeds", name="seeds", priority=1, in_paper=False, write=_seeds),
         *(_score_column(summary, is_headline=summary.name in headlines.values()) for summary in scores),
         *(_cost_column(summary) for summary in costs),
@@ -110,7 +112,7 @@ def columns_of(board: Board) -> tuple[Column, ...]:
     if len(heading.seeds) < 2:
         columns = [column for column in columns if column.key != "values"]
     if not any(entry.rank and not entry.is_leader for entry in board.entries):
-        columns = [column for column in columns if column.key != "gap"]
+        columns = [column for column in columns if column.key not in ("gap", "needed")]
     return tuple(columns)
 
 
@@ -222,6 +224,23 @@ def _gap(board: Board) -> Callable[[Entry], Cell]:
         return Cell(quantity=write(-difference.value, difference.smallest, is_signed=True), notes=notes)
 
     return gap
+
+
+def _needed(board: Board) -> Callable[[Entry], Cell]:
+    """Return how to write the seeds that would show an entry's gap, if seeds went on to vary as they did."""
+    leaders = {entry.task: entry.contestant for entry in board.entries if entry.is_leader}
+
+    def needed(entry: Entry) -> Cell:
+        if entry.rank is None or entry.is_leader:
+            return Cell(text=NOTHING)
+        difference = board.compare(entry.task, leaders[entry.task], entry.contestant)
+        if difference is None or difference.smallest is None or difference.value == 0:
+            return Cell(text=NOTHING)
+        number = seeds_needed(difference, confidence=board.confidence)
+        why = "no number of seeds would show the gap to the best: it takes more test samples"
+        return Cell(text=f"{number:,}") if number else Cell(text="∞", notes=(why,))
+
+    return needed
 
 
 def _seeds(entry: Entry) -> Cell:

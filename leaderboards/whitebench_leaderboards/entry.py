@@ -86,7 +86,14 @@ class Entry:
     """The best and the worst rank that the data allow."""
     is_leader: bool = False
     """Whether its mean is the best of the ranked entries of its task."""
+    p_best: float | None = None
+    """How likely the data would look so much worse than somebody's if it were the best, corrected by Holm."""
     seeds_planned: int
+
+    @property
+    def is_tied(self) -> bool:
+        """Return whether it is not distinguishable from the best, without having the best mean."""
+        return self.rank is not None and self.rank[0] == 1 and not self.is_leader
 
     @property
     def run_ids(self) -> dict[int, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.entry import Entry, Summary
+from whitebench_leaderboards.statistics import seeds_needed
 
 FORMAT = 1
 """Raised when a key of the JSON or a column of the CSV changes its meaning or goes."""
@@ -30,6 +31,7 @@ def to_json(board: Board) -> str:
                 "second": one.second,
                 **asdict(one.difference),
                 "is_shown": one.difference.is_shown,
+                "seeds_needed": seeds_needed(one.difference, confidence=board.confidence),
             }
             for one in board.comparisons
         ],
@@ -55,6 +57,8 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "rank": list(entry.rank) if entry.rank else None,
         "unranked": entry.unranked or None,
         "is_leader": entry.is_leader,
+        "is_tied": entry.is_tied,
+        "p_best": entry.p_best,
         "is_guest": entry.is_guest,
         "is_stale": entry.is_stale,
         "flags": list(entry.flags),
@@ -97,6 +101,8 @@ def _row(entry: Entry, board: Board) -> dict[str, Any]:
         "rank_low": low,
         "rank_high": high,
         "unranked": entry.unranked,
+        "is_tied": entry.is_tied,
+        "p_best": "" if entry.p_best is None else entry.p_best,
         "is_guest": entry.is_guest,
         "is_stale": entry.is_stale,
         "seeds": entry.primary.estimate.n,

@@ -72,6 +72,9 @@ def _caption(board: Board, sheets: list[Sheet]) -> str:
     name = plain(heading.suite)
     rest = title(heading).removeprefix(name) + (f" on {sheets[0].task}" if len(sheets) == 1 else "")
     how = f"Mean over seeds with half its {100 * board.confidence:g} % Student-t interval, best mean in bold"
+    how += (
+        ", underlined what the data do not tell from the best" if any(entry.is_tied for entry in board.entries) else ""
+    )
     why = "a rank is a range where the data do not tell entries apart"
     return rf"\textsc{{{escape(name)}}}" + escape(f"{rest}: {budget(heading)}. {how}; {why}.")
 
@@ -100,21 +103,25 @@ def _row(row: Row, sheet: Sheet, notes: list[str]) -> list[str]:
         _field(
             one,
             [1 + notes.index(sheet.notes[number - 1]) for number in one.notes],
-            is_bold=row.is_leader and column.is_primary,
+            mark=_mark(row) if column.is_primary else None,
         )
         for one, column in zip(row.fields, sheet.columns, strict=True)
     ]
 
 
-def _field(one: Field, numbers: list[int], *, is_bold: bool) -> str:
+def _mark(row: Row) -> str | None:
+    return r"\mathbf" if row.is_leader else r"\underline" if row.is_tied else None
+
+
+def _field(one: Field, numbers: list[int], *, mark: str | None) -> str:
     """Write a field; footnotes are numbered through all sheets."""
-    text = escape(one.cell.text) if one.cell.quantity is None else _quantity(one.cell.quantity, is_bold=is_bold)
+    text = escape(one.cell.text) if one.cell.quantity is None else _quantity(one.cell.quantity, mark)
     return text + (rf"\textsuperscript{{{','.join(map(str, numbers))}}}" if numbers else "")
 
 
-def _quantity(quantity: Quantity, *, is_bold: bool) -> str:
+def _quantity(quantity: Quantity, mark: str | None) -> str:
     mean = quantity.mean.replace("−", "-")
-    maths = rf"\mathbf{{{mean}}}" if is_bold else mean
+    maths = rf"{mark}{{{mean}}}" if mark else mean
     if quantity.half_width is not None:
         maths += rf" \pm {quantity.half_width}"
     if quantity.exponent is not None:

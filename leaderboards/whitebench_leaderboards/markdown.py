@@ -11,14 +11,14 @@ from whitebench_leaderboards.sheet import Field, Row, Sheet, budget, legend, she
 
 
 def to_markdown(board: Board) -> str:
-    """Return the board as Markdown, a pipe table per task; the best mean of a task is bold."""
+    """Return the board as Markdown, a pipe table per task; the best mean is bold, what is tied with it in italics."""
     lines = [f"## {escape(title(board.heading))}", ""]
     if board.heading.summary:
         lines += [escape(plain(board.heading.summary)), ""]
     lines += [f"{escape(budget(board.heading))}.", ""]
     for sheet in sheets_of(board):
         lines += _sheet(sheet.select({column.key for column in sheet.columns if column.key != "values"}))
-    return "\n".join([*lines, legend(board), ""])
+    return "\n".join([*lines, legend(board, ("bold", "in italics")), ""])
 
 
 def escape(text: str) -> str:
@@ -57,12 +57,15 @@ def _head(column: Column) -> str:
 
 def _row(row: Row, columns: tuple[Column, ...]) -> list[str]:
     return [
-        _field(one, is_bold=row.is_leader and column.is_primary)
-        for one, column in zip(row.fields, columns, strict=True)
+        _field(one, _mark(row) if column.is_primary else "") for one, column in zip(row.fields, columns, strict=True)
     ]
 
 
-def _field(one: Field, *, is_bold: bool) -> str:
+def _mark(row: Row) -> str:
+    return "**" if row.is_leader else "*" if row.is_tied else ""
+
+
+def _field(one: Field, mark: str) -> str:
     text = escape(str(one.cell))
     marks = "".join(f" <sup>{number}</sup>" for number in one.notes)
-    return (f"**{text}**" if is_bold else text) + marks
+    return f"{mark}{text}{mark}{marks}"

@@ -28,6 +28,8 @@ class Row:
     fields: tuple[Field, ...]
     is_ranked: bool
     is_leader: bool
+    is_tied: bool
+    """Whether the data do not tell it from the best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,7 @@ class Sheet:
                     ),
                     is_ranked=row.is_ranked,
                     is_leader=row.is_leader,
+                    is_tied=row.is_tied,
                 )
                 for row, fields in zip(self.rows, rows, strict=True)
             ),
@@ -109,12 +112,14 @@ def budget(heading: Heading) -> str:
     return f"{_count(len(heading.seeds), 'seed')}; {', '.join(parts)}"
 
 
-def legend(board: Board) -> str:
-    """Return how the numbers are to be read."""
+def legend(board: Board, marks: tuple[str, str] = ("bold", "underlined")) -> str:
+    """Return how the numbers are to be read; `marks` says how the best and those tied with it are marked."""
     level = f"{100 * board.confidence:g} %"
     text = f"Mean over seeds ± half the {level} Student-t interval. ↑ higher is better, ↓ lower is better."
+    if any(entry.is_tied for entry in board.entries):
+        text += f" Best mean {marks[0]}, what the data do not tell from the best {marks[1]}."
     gap = " Gap: paired difference to the best mean ± the smallest that the data can show."
-    return text + gap if board.comparisons else text
+    return text + gap if any(len(one.names) > 1 for one in board.compared.values()) else text
 
 
 def _sheet(board: Board, task: str, columns: tuple[Column, ...]) -> Sheet:
@@ -131,6 +136,7 @@ def _sheet(board: Board, task: str, columns: tuple[Column, ...]) -> Sheet:
                 ),
                 is_ranked=entry.rank is not None,
                 is_leader=entry.is_leader,
+                is_tied=entry.is_tied,
             )
         )
     return Sheet(
@@ -162,16 +168,14 @@ def _ranking(board: Board, task: str) -> str:
             data += " (on these test samples only: the metric is not a mean over samples)"
         else:
             data += f" and {first.samples:,} shared test samples"
+        level, others = f"{100 * board.confidence:g} %", len(ranked) - 1
         sentences.append(
             f"Between neighbours, {data} can show a difference from {_span(smallest, board.heading)} upwards "
-            f"({100 * board.confidence:g} % per pair); where entries are closer, a rank is a range."
+            f"({level} per pair). A rank is a range that holds with {level}"
+            + (f", an entry's {others} comparisons corrected by Holm." if others > 1 else ".")
         )
     if reasons:
         sentences.append(f"Neighbours that cannot be compared share a rank: {'; '.join(map(plain, reasons))}.")
-    pairs = len(ranked) * (len(ranked) - 1) // 2
-    if pairs >= 10 and compared:
-        by_chance = pairs * (1 - board.confidence)
-        sentences.append(f"Of {pairs} pairs, up to {by_chance:.0f} would look different by chance if all were equal.")
     return " ".join(sentences)
 
 

@@ -15,7 +15,7 @@ from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.column import ESSENTIAL, NOTHING, Column, head_of
 from whitebench_leaderboards.heading import Heading
 from whitebench_leaderboards.notation import plain
-from whitebench_leaderboards.sheet import Field, Sheet, budget, legend, sheets_of, title
+from whitebench_leaderboards.sheet import Field, Row, Sheet, budget, legend, sheets_of, title
 
 # No colour is named: bold and faint read on dark and light terminals, and without colour.
 _FAINT = "dim"
@@ -94,7 +94,7 @@ def _sheet(sheet: Sheet, width: int) -> list[RenderableType]:
     for row in sheet.rows:
         fields = zip(row.fields, notes_width, sheet.columns, strict=True)
         table.add_row(
-            *(_write(one, marks, is_bold=row.is_leader and column.is_primary) for one, marks, column in fields),
+            *(_write(one, marks, style=_mark(row) if column.is_primary else "") for one, marks, column in fields),
             style="" if row.is_ranked else _FAINT,
         )
     below: list[RenderableType] = [
@@ -114,8 +114,12 @@ def _hanging(mark: str, text: str) -> RenderableType:
     return Padding(grid, (0, 0, 0, 1))
 
 
-def _write(one: Field, notes_width: int, *, is_bold: bool) -> Text:
-    return Text(str(one.cell) + _marks(one).ljust(notes_width), style="bold" if is_bold else "")
+def _mark(row: Row) -> str:
+    return "bold" if row.is_leader else "underline" if row.is_tied else ""
+
+
+def _write(one: Field, notes_width: int, *, style: str) -> Text:
+    return Text(str(one.cell), style=style) + Text(_marks(one).ljust(notes_width))
 
 
 def _marks(one: Field) -> str:

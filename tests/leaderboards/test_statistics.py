@@ -6,9 +6,18 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from numpy.typing import NDArray
 
-from whitebench_leaderboards.statistics import Outcome, estimate, paired_difference
+from whitebench_leaderboards.statistics import (
+    SMALLEST_P,
+    Outcome,
+    estimate,
+    p_values,
+    paired_difference,
+    seeds_needed,
+    student_quantile,
+)
 
 Numbers = NDArray[np.float64]
 
@@ -147,3 +156,65 @@ def test_a_difference_well_above_the_smallest_is_usually_found_and_one_well_belo
     # A shift of 0.45 lies 1.6 standard errors above it (power 0.94), one of 0.05 far below.
     assert share_told_apart(5, shift=0.45, sd_seed=0.1, sd_sample=1.0, sd_both=0.0) > 0.85
     assert share_told_apart(5, shift=0.05, sd_seed=0.1, sd_sample=1.0, sd_both=0.0) < 0.1
+
+
+def test_the_p_value_is_the_error_rate_at_which_the_difference_is_just_shown() -> None:
+    random = np.random.default_rng(0)
+    first, second = (outcome(random.normal(shift, 1, (4, 60))) for shift in (0.3, 0.0))
+    found = paired_difference(first, second)
+    assert found.p_value is not None
+    just = paired_difference(first, second, confidence=1 - found.p_value)
+    assert just.smallest == pytest.approx(abs(found.value or 0.0), rel=1e-9)
+
+
+def test_where_seeds_are_all_there_is_the_p_value_is_that_of_students_test() -> None:
+    first, second = np.array([0.9, 0.8, 0.95, 0.7]), np.array([0.7, 0.75, 0.8, 0.72])
+    found = paired_difference(Outcome(values=dict(enumerate(first))), Outcome(values=dict(enumerate(second))))
+    assert found.p_value == pytest.approx(scipy.stats.ttest_rel(first, second).pvalue, rel=1e-9)
+
+
+def test_p_values_hold_from_certainty_to_none() -> None:
+    assert p_values(0.0, 1.0, 1.0, seeds=3) == pytest.approx(1.0)
+    assert p_values(1e6, 1e-9, 1e-9, seeds=200) == pytest.approx(SMALLEST_P)
+    assert p_values([1.0, 2.0], [0.5, 0.5], [0.0, 0.0], seeds=5) == pytest.approx(2 * scipy.stats.t.sf([2, 4], 4))
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_a_means_interval_covers_the_truth_in_95_of_100_experiments_to_a_point(seeds: int) -> None:
+    values = np.random.default_rng(seeds).normal(0.9, 0.01, (20_000, seeds))
+    means, spreads = values.mean(axis=1), values.std(axis=1, ddof=1)
+    found = estimate(values[0].tolist())
+    assert found.half_width == pytest.approx(student_quantile(seeds) * spreads[0] / math.sqrt(seeds))
+    covered = np.abs(means - 0.9) <= student_quantile(seeds) * spreads / math.sqrt(seeds)
+    assert covered.mean() == pytest.approx(0.95, abs=0.01)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_equal_contestants_have_a_p_value_below_5_percent_in_5_of_100_experiments_to_a_point(seeds: int) -> None:
+    differences = np.random.default_rng(seeds).normal(0, 1, (20_000, seeds))
+    errors = differences.std(axis=1, ddof=1) / math.sqrt(seeds)
+    found = p_values(differences.mean(axis=1), errors, np.zeros_like(errors), seeds=seeds)
+    assert (found < 0.05).mean() == pytest.approx(0.05, abs=0.01)
+
+
+def test_so_many_seeds_as_are_said_to_be_needed_show_the_difference_and_one_less_does_not() -> None:
+    first, second = [0.90, 0.93, 0.91], [0.89, 0.90, 0.91]
+    found = paired_difference(Outcome(values=dict(enumerate(first))), Outcome(values=dict(enumerate(second))))
+    assert not found.is_shown
+    needed = seeds_needed(found)
+    assert needed is not None
+    assert found.value is not None
+    spread = float(np.std(np.subtract(first, second), ddof=1))
+
+    def smallest(n: int) -> float:
+        return student_quantile(n) * spread / math.sqrt(n)
+
+    assert smallest(needed) < found.value <= smallest(needed - 1)
+
+
+def test_no_number_of_seeds_is_enough_where_the_test_samples_leave_more_room_than_the_difference() -> None:
+    random = np.random.default_rng(0)
+    noisy = paired_difference(outcome(random.normal(0, 1, (3, 30))), outcome(random.normal(0, 1, (3, 30))))
+    assert noisy.sample_part is not None
+    assert noisy.sample_part > abs(noisy.value or 0.0)
+    assert seeds_needed(noisy) is None

@@ -39,8 +39,8 @@ rank  contestant                      %       points  seeds  parameters  trials
  ⁵ stale and unranked, numbers from before a change: the model's source has
    changed
 Between neighbours, 3 shared seeds and 360 shared test samples can show a
-difference from 1.9 to 4.9 points upwards (95 % per pair); where entries are
-closer, a rank is a range.
+difference from 1.9 to 4.9 points upwards (95 % per pair). A rank is a range
+that holds with 95 %, an entry's 2 comparisons corrected by Holm.
 Cells without a current result:
  - partial, seed 2: failed: oom: needs 3 GiB more
  - never, seeds 0, 1, 2: missing: not run yet
@@ -54,7 +54,7 @@ def test_a_narrow_table_shows_what_matters_most(world: World) -> None:
 
 def test_a_narrow_table_names_what_it_leaves_out_and_how_to_see_it(world: World) -> None:
     text = " ".join(render(make_board(world.full(), world.heading()), "table", width=80).split())
-    assert "Left out at 80 columns: cross-entropy, calibration-error, coding-rate" in text
+    assert "Left out at 80 columns: seeds needed, cross-entropy, calibration-error" in text
     assert "--format csv shows them" in text
 
 
@@ -104,8 +104,8 @@ def test_on_a_terminal_no_colour_is_named(world: World) -> None:
     with console.capture() as capture:
         print_table(make_board(world.full(), world.heading()), console)
     codes = {part.partition("m")[0] for part in capture.get().split("\x1b[")[1:]}
-    assert codes <= {"0", "1", "2", "1;2"}  # bold, faint, and back
-    assert "1" in codes
+    assert codes <= {"0", "1", "2", "1;2", "4"}  # bold, faint, underlined, and back
+    assert {"1", "4"} <= codes
 
 
 def test_a_metric_in_parts_has_no_column_of_its_own_where_a_model_lacks_it(world: World) -> None:
