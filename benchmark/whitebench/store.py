@@ -317,6 +317,16 @@ class Store:
             file.write_bytes(content)
             return load_pictures(file)
 
+    def curves(self, run_id: str, primary: str) -> dict[str, list[tuple[int, float]]]:
+        """Return the curves of a cell's run by name, each as epochs and values; of a running one as far as it is."""
+        curves = {name: self.tracking.curve(run_id, name) for name in _curve_names(primary)}
+        return {name: points for name, points in curves.items() if points}
+
+    def suites(self) -> list[tuple[str, str]]:
+        """Return every suite, with its overrides as one text, that the store has cells of, or had before a deletion."""
+        runs = self.tracking.runs_anywhere({Tag.KIND: "cell"})
+        return sorted({(run.tags[Tag.SUITE], run.tags[Tag.OVERRIDES]) for run in runs})
+
     def parts(self, stored: StoredCell) -> Parts:
         """Return the parts of the identity that a cell was run with."""
         parts: Parts = self._json(stored, IDENTITY)
@@ -370,16 +380,18 @@ def _tuning(suite: str) -> str:
     return f"{suite}/tuning"
 
 
+def _curve_names(primary: str) -> tuple[str, ...]:
+    return ("train/loss", "train/learning_rate", "train/gradient_norm", "validation/loss", f"validation/{primary}")
+
+
 def _curves(events: Sequence[EpochEnded], primary: str) -> list[Point]:
     return [
         (name, value, event.epoch)
         for event in events
-        for name, value in (
-            ("train/loss", event.train_loss),
-            ("train/learning_rate", event.learning_rate),
-            ("train/gradient_norm", event.gradient_norm),
-            ("validation/loss", event.validation_loss),
-            (f"validation/{primary}", event.validation),
+        for name, value in zip(
+            _curve_names(primary),
+            (event.train_loss, event.learning_rate, event.gradient_norm, event.validation_loss, event.validation),
+            strict=True,
         )
     ]
 

@@ -167,6 +167,12 @@ class Tracking:
         return {point.step for point in self._client.get_metric_history(run_id, _curve_name(name))}
 
     @patient
+    def curve(self, run_id: str, name: str) -> list[tuple[int, float]]:
+        """Return a run's curve as steps and values, by step; of several values at one step the last that was logged."""
+        history = sorted(self._client.get_metric_history(run_id, _curve_name(name)), key=lambda point: point.timestamp)
+        return sorted({point.step: point.value for point in history}.items())
+
+    @patient
     def delete_run(self, run_id: str) -> None:
         """Take a run off the lists; MLflow keeps it as deleted."""
         self._client.delete_run(run_id)

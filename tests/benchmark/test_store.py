@@ -205,6 +205,34 @@ def test_nothing_but_finite_numbers_under_names_mlflow_takes_is_logged(shared: S
     assert [(point.step, point.value) for point in layers] == [(1, 0.5), (3, 1.5)]
 
 
+def test_the_curves_of_a_run_that_is_under_way_are_read_as_far_as_they_go(shared: Store) -> None:
+    run_id = open_cell(shared, "curves")
+    assert shared.curves(run_id, "error") == {}
+    for number in (2, 1):
+        shared.log_epoch(run_id, epoch(number, train_loss=1 / number, validation_loss=math.nan), "error")
+    assert shared.curves(run_id, "error") == {
+        "train/loss": [(1, 1.0), (2, 0.5)],
+        "train/learning_rate": [(1, 0.1), (2, 0.1)],
+        "train/gradient_norm": [(1, 1.0), (2, 1.0)],
+        "validation/error": [(1, 0.5), (2, 0.5)],
+    }
+
+
+def test_an_epoch_that_was_trained_again_after_a_kill_stands_once_in_a_curve(shared: Store) -> None:
+    run_id = open_cell(shared, "again-and-again")
+    for loss in (2.0, 1.0):
+        shared.log_epoch(run_id, epoch(1, train_loss=loss), "error")
+    assert shared.curves(run_id, "error")["train/loss"] == [(1, 1.0)]
+
+
+def test_a_store_says_of_which_suites_it_has_cells(new_store: Callable[[Path], Store], tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    assert store.suites() == []
+    for suite, overrides in (("b", ""), ("a", ""), ("a", "budget.epochs=3"), ("b", "")):
+        open_cell(store, suite, overrides=overrides)
+    assert store.suites() == [("a", ""), ("a", "budget.epochs=3"), ("b", "")]
+
+
 def test_more_points_than_mlflow_takes_at_once_are_all_stored(shared: Store) -> None:
     study = shared.open_study("long", "tiny", "blobs", overrides="", name="s" * 64, claim="study/s/")
     epochs = [epoch(number) for number in range(1, 301)]  # 1,500 points
