@@ -17,7 +17,7 @@ from whitebench.reading import Direction
 from whitebench.result import CellRecord, CellState
 from whitebench.store import Store
 from whitebench.suite import Contestant, Suite, load_suite, with_guests
-from whitebench.tags import StoredCell
+from whitebench.tags import StoredCell, StoredStudy
 from whitebench.vetting import vet
 from whitebench.wording import listed
 
@@ -99,6 +99,18 @@ def read_ledger(
     uri = address.resolve_uri(store)
     opened = Store(uri) if address.exists(uri) else None
     return ledger_of(planned, catalog, opened, overrides=overrides, uri=uri, source=suite)
+
+
+def read_studies(ledger: Ledger) -> list[StoredStudy]:
+    """Return the tuning behind a ledger's cells: every study that has made its choice.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    if not address.exists(ledger.store_uri):
+        return []
+    suite = ledger.suite
+    return Store(ledger.store_uri).studies(suite.name, canonical_overrides(ledger.overrides), suite.primary)
 
 
 def ledger_of(

@@ -24,7 +24,7 @@ from whitebench.identity import CellName, Parts, canonical
 from whitebench.outage import said_plainly
 from whitebench.result import Chosen, Failure, Result, digest, result_from_json, to_json
 from whitebench.suite import Contestant
-from whitebench.tags import StoredCell, Tag, contestant_key, read_cell
+from whitebench.tags import StoredCell, StoredStudy, Tag, contestant_key, read_cell
 from whitebench.tracking import Point, Status, Tracking, queryable
 
 if TYPE_CHECKING:
@@ -258,6 +258,19 @@ class Store:
             self.tracking.log_text(study_run, CHOICE, json.dumps(asdict(chosen), indent=1))
             self.tracking.log_params(study_run, chosen.hyperparameters)
             self.tracking.close_run(study_run, "FINISHED", {Tag.CHOICE: chosen.digest, Tag.STATE: "finished"})
+
+    def studies(self, suite: str, overrides: str, primary: str) -> list[StoredStudy]:
+        """Return every study of `suite` that made its choice under exactly these overrides, with its trials' scores."""
+        chosen = {Tag.KIND: "study", Tag.OVERRIDES: queryable(overrides), Tag.STATE: "finished"}
+        return [
+            StoredStudy(
+                contestant=run.tags[Tag.CONTESTANT],
+                task=run.tags[Tag.TASK],
+                choice=run.tags.get(Tag.CHOICE, ""),
+                validation=dict(self.tracking.curve(run.run_id, f"trials/{primary}")),
+            )
+            for run in self.tracking.runs(_tuning(suite), chosen)
+        ]
 
     # What is read
 

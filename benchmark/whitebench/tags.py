@@ -63,6 +63,18 @@ class StoredCell:
     claim: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredStudy:
+    """A contestant's tuning on a task that has made its choice, as the store has it."""
+
+    contestant: str
+    task: str
+    choice: str
+    """sha256 of the hyperparameters that it chose."""
+    validation: Mapping[int, float]
+    """By the number of the trial, its primary metric on the validation split; of trials that ran to their end."""
+
+
 def read_cell(run: TrackedRun) -> StoredCell:
     """Return what the tags of a cell's run say."""
     tags = run.tags

@@ -19,6 +19,7 @@ _EPILOG = """\b
 Examples:
   whitebench board smoke
   whitebench board smoke --format latex > smoke.tex
+  whitebench board smoke --figures charts
   whitebench board smoke --json | jq '.entries[] | [.contestant, .rank]'
 """
 
@@ -31,6 +32,11 @@ Examples:
     type=click.Choice(["table", "markdown", "csv", "json", "latex"]),
     help="How to print it.  [default: table]",
 )
+@click.option(
+    "--figures",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Draw the board's charts into this folder, as PNG and SVG.",
+)
 @json_option
 def board(
     suite: str,
@@ -39,6 +45,7 @@ def board(
     plugins: tuple[Path, ...],
     *,
     wanted: Format | None,
+    figures: Path | None,
     as_json: bool,
 ) -> None:
     """Show the ranked rows of SUITE, as far as it has been run.
@@ -55,10 +62,26 @@ def board(
     made = board_of(ledger)
     chosen: Format = "json" if as_json else wanted or "table"
     click.echo(render(made, chosen), nl=False)
+    if figures is not None:
+        _draw(made, ledger, figures)
     if made.is_empty:
         source = click.get_current_context().get_parameter_source("store")
         stated = store if source is ParameterSource.COMMANDLINE else None  # an environment's URI may hold a password
         click.echo(_how_to_begin(ledger, suite, stated, plugins), err=chosen != "table")
+
+
+def _draw(made: Board, ledger: Ledger, folder: Path) -> None:
+    """Draw the board's charts, and say where they are and what they cannot say by themselves."""
+    from whitebench.ledger import read_studies
+    from whitebench_leaderboards.charts import draw_board
+    from whitebench_leaderboards.tuning import curves_of, does_ranking_depend_on_budget
+
+    curves = curves_of(made, read_studies(ledger))
+    files = draw_board(made, curves, folder)
+    for sentence in does_ranking_depend_on_budget(curves, is_lower_better=made.heading.direction == "lower"):
+        click.echo(sentence, err=True)
+    count = len({file.stem for file in files})
+    click.echo(f"{count} figures in {folder}" if count else "There is nothing to draw yet.", err=True)
 
 
 def board_of(ledger: Ledger) -> Board:

@@ -74,6 +74,8 @@ class Entry:
     costs: tuple[Summary, ...]
     validation: Summary
     spent: Spent | None
+    choice: str
+    """sha256 of the hyperparameters; empty where there is no result, or seeds differ."""
     edges: tuple[str, ...]
     """Hyperparameters whose choice lies on the edge of its space."""
     test_samples: int
@@ -150,6 +152,7 @@ def make_entry(records: Sequence[CellRecord], heading: Heading, confidence: floa
             },
         ),
         spent=_spent(list(results.values())),
+        choice=_only(result.chosen.digest for result in results.values()),
         edges=distinct(edge for result in results.values() for edge in result.chosen.edges),
         test_samples=max((result.test_samples for result in results.values()), default=0),
         test_openings=max((record.test_openings for record in records), default=0),
@@ -250,6 +253,11 @@ def _spent(results: Sequence[Result]) -> Spent | None:
         epochs_allowed=max(result.epochs_allowed for result in results),
         is_solved=all(result.is_solved for result in results),
     )
+
+
+def _only(items: Iterable[str]) -> str:
+    found = distinct(items)
+    return found[0] if len(found) == 1 else ""
 
 
 def distinct(items: Iterable[str]) -> tuple[str, ...]:

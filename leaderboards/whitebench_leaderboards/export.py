@@ -11,6 +11,7 @@ from typing import Any
 
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.entry import Entry, Summary
+from whitebench_leaderboards.overall import overall
 from whitebench_leaderboards.statistics import seeds_needed
 
 FORMAT = 1
@@ -35,6 +36,7 @@ def to_json(board: Board) -> str:
             }
             for one in board.comparisons
         ],
+        "overall": asdict(whole) if (whole := overall(board)) else None,
     }
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
 

@@ -34,7 +34,7 @@ TITLE_WIDTH = 56
 """Characters that the narrowest figure takes in a line of its title."""
 MOST_ACROSS = 4
 """Matrices side by side before a new row begins."""
-_CYCLE: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+CYCLE: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 """The dash patterns of the style file, one for each of its colours."""
 NULL_COLOUR, NULL_DASHES = "0.45", ("--", ":", "-.", (0, (1, 3)))
 
@@ -47,15 +47,15 @@ def draw_cell(result: Result, pictures: Mapping[str, Picture], folder: Path) -> 
     with mpl.rc_context(fname=STYLE):
         for score in result.scores:
             if len(score.profile) > 1:
-                files += _save(draw_profile(score, where), folder, f"layers-{score.name}")
+                files += save(draw_profile(score, where), folder, f"layers-{score.name}")
         for name, picture in pictures.items():
-            files += _save(draw_picture(picture, where), folder, name)
+            files += save(draw_picture(picture, where), folder, name)
     return files
 
 
 def draw_profile(score: Score, where: str = "") -> Figure:
     """Return a score over the layers: a band of one standard deviation over samples, and its nulls in grey."""
-    figure, axes = _canvas(score.name, where)
+    figure, axes = canvas(score.name, where)
     layers = np.arange(1, len(score.profile) + 1)
     values = np.asarray(score.profile)
     (line,) = axes.plot(layers, values, marker="o", label="this network")
@@ -71,30 +71,30 @@ def draw_profile(score: Score, where: str = "") -> Figure:
     axes.set_xlabel("layer")
     axes.set_ylabel(f"{plain(score.name.rpartition('/')[2])}{f' ({plain(score.unit)})' if score.unit else ''}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axes)
+    legend(axes)
     return figure
 
 
 def draw_picture(picture: Picture, where: str = "") -> Figure:
     """Return the figure of a metric's own picture."""
     series = {plain(name): np.asarray(array, dtype=float) for name, array in picture.series.items()}
-    figure, axes = _canvas(picture.title, where)
+    figure, axes = canvas(picture.title, where)
     _DRAW[picture.kind](figure, axes, picture, series)
     return figure
 
 
 def _lines(_: Figure, axes: Axes, picture: Picture, series: Mapping[str, NDArray[Any]]) -> None:
-    many = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(series))) if len(series) > len(_CYCLE) else None
+    many = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(series))) if len(series) > len(CYCLE) else None
     for place, (name, array) in enumerate(series.items()):
         x, y = (array[:, 0], array[:, 1]) if array.ndim == 2 else (np.arange(1, len(array) + 1), array)
         style: dict[str, Any] = {"marker": "o"} if len(x) <= 32 else {}
         if many is not None:
-            style |= {"color": many[place], "linestyle": _CYCLE[place % len(_CYCLE)]}
+            style |= {"color": many[place], "linestyle": CYCLE[place % len(CYCLE)]}
         axes.plot(x, y, label=name, **style)
     if all(array.ndim == 1 for array in series.values()):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _label(axes, picture)
-    _legend(axes)
+    legend(axes)
 
 
 def _histogram(_: Figure, axes: Axes, picture: Picture, series: Mapping[str, NDArray[Any]]) -> None:
@@ -107,7 +107,7 @@ def _histogram(_: Figure, axes: Axes, picture: Picture, series: Mapping[str, NDA
         axes.fill_between(edges, np.append(shares, shares[-1]), step="post", alpha=0.12, color=line.get_color())
     axes.set_ylim(bottom=0)
     _label(axes, picture, y=f"share of {picture.y}")
-    _legend(axes)
+    legend(axes)
 
 
 def _matrix(figure: Figure, axes: Axes, picture: Picture, series: Mapping[str, NDArray[Any]]) -> None:
@@ -142,7 +142,7 @@ def _matrix(figure: Figure, axes: Axes, picture: Picture, series: Mapping[str, N
 def _paths(figure: Figure, axes: Axes, picture: Picture, series: Mapping[str, NDArray[Any]]) -> None:
     figure.set_size_inches(4.6, 4.4)
     for place, (name, array) in enumerate(series.items()):
-        colour, dashes, label = f"C{place}", _CYCLE[place % len(_CYCLE)], name
+        colour, dashes, label = f"C{place}", CYCLE[place % len(CYCLE)], name
         for piece in _pieces(array):
             if len(piece) == 1:
                 axes.plot(*piece[0], "*", color=colour, label=label, markersize=11, zorder=3)
@@ -152,7 +152,7 @@ def _paths(figure: Figure, axes: Axes, picture: Picture, series: Mapping[str, ND
             label = "_"
     axes.set_aspect("equal", adjustable="datalim")
     _label(axes, picture)
-    _legend(axes)
+    legend(axes)
 
 
 _Draw = Callable[[Figure, "Axes", "Picture", "Mapping[str, NDArray[Any]]"], None]
@@ -166,7 +166,8 @@ def _pieces(array: NDArray[Any]) -> list[NDArray[Any]]:
     return [kept for part in parts if len(kept := part[np.isfinite(part).all(axis=1)])]
 
 
-def _canvas(title: str, where: str) -> tuple[Figure, Axes]:
+def canvas(title: str, where: str) -> tuple[Figure, Axes]:
+    """Return an empty figure with its title, and what it is of on lines of its own."""
     figure = Figure()
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -180,15 +181,17 @@ def _label(axes: Axes, picture: Picture, y: str | None = None) -> None:
     axes.set_ylabel(plain(picture.y if y is None else y))
 
 
-def _legend(axes: Axes) -> None:
+def legend(axes: Axes) -> None:
+    """Put a legend where there is room: beside the axes for many lines."""
     _, labels = axes.get_legend_handles_labels()
-    if len(labels) > len(_CYCLE):
+    if len(labels) > len(CYCLE):
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     elif labels:
         axes.legend(loc="best")
 
 
-def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write a figure as PNG and SVG under a name that every file system takes; return the files."""
     stem = re.sub(r"[^a-z0-9.+=-]+", "-", name.lower()).strip("-.") or "figure"
     files = [folder / f"{stem}.{kind}" for kind in FORMATS]
     for file in files:

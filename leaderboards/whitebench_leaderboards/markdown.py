@@ -7,6 +7,7 @@ import re
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.column import Column
 from whitebench_leaderboards.notation import ARROWS, plain
+from whitebench_leaderboards.overview import Overview, overview
 from whitebench_leaderboards.sheet import Field, Row, Sheet, budget, legend, sheets_of, title
 
 
@@ -18,6 +19,8 @@ def to_markdown(board: Board) -> str:
     lines += [f"{escape(budget(board.heading))}.", ""]
     for sheet in sheets_of(board):
         lines += _sheet(sheet.select({column.key for column in sheet.columns if column.key != "values"}))
+    whole = overview(board)
+    lines += _overview(whole) if whole else []
     return "\n".join([*lines, legend(board, ("bold", "in italics")), ""])
 
 
@@ -44,6 +47,19 @@ def _sheet(sheet: Sheet) -> list[str]:
     if sheet.absent:
         lines += ["Cells without a current result:", "", *(f"- {escape(line)}" for line in sheet.absent), ""]
     return lines
+
+
+def _overview(whole: Overview) -> list[str]:
+    return [
+        f"### {escape(whole.title)}",
+        "",
+        _line([escape(head) for head in whole.head]),
+        _line([":--", *["--:"] * (len(whole.head) - 1)]),
+        *(_line([escape(text) for text in row]) for row in whole.rows),
+        "",
+        escape(" ".join(whole.sentences)),
+        "",
+    ]
 
 
 def _line(cells: list[str]) -> str:

@@ -15,6 +15,7 @@ from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.column import ESSENTIAL, NOTHING, Column, head_of
 from whitebench_leaderboards.heading import Heading
 from whitebench_leaderboards.notation import plain
+from whitebench_leaderboards.overview import Overview, overview
 from whitebench_leaderboards.sheet import Field, Row, Sheet, budget, legend, sheets_of, title
 
 # No colour is named: bold and faint read on dark and light terminals, and without colour.
@@ -40,6 +41,8 @@ def _table(board: Board, width: int) -> Group:
         hidden = [one for one in sheet.columns if one.key not in keys and not _is_blank(sheet, one)]
         left_out.update((column.name, None) for column in hidden)
         parts += _sheet(sheet.select(keys), width)
+    whole = overview(board)
+    parts += _overview(whole) if whole else []
     parts += [Text(), Text(legend(board), style=_FAINT)]
     if left_out:
         how = f"{'' if width >= 200 else 'A wider terminal, COLUMNS=200 or '}--format csv shows them."
@@ -104,6 +107,15 @@ def _sheet(sheet: Sheet, width: int) -> list[RenderableType]:
         *(_hanging("-", line) for line in sheet.absent),
     ]
     return [Text(), Text(sheet.task, style="bold"), table, *below]
+
+
+def _overview(whole: Overview) -> list[RenderableType]:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
+    for place, head in enumerate(whole.head):
+        table.add_column(Text(head, style="bold"), justify="right" if place else "left", overflow="fold")
+    for row in whole.rows:
+        table.add_row(*map(Text, row))
+    return [Text(), Text(whole.title, style="bold"), table, Text(" ".join(whole.sentences))]
 
 
 def _hanging(mark: str, text: str) -> RenderableType:

@@ -349,6 +349,21 @@ def test_a_study_shows_what_each_of_its_trials_came_to(shared: Store) -> None:
     assert sorted((point.step, point.value) for point in points) == [(0, 0.5), (1, 0.25)]
 
 
+def test_studies_that_chose_are_read_with_the_scores_of_their_trials(shared: Store) -> None:
+    study = shared.open_study("read", "tiny", "blobs", overrides="", name="r" * 64, claim="study/r/")
+    for number, (state, validation) in enumerate([("complete", 0.5), ("pruned", None), ("complete", 0.7)]):
+        shared.log_trial(
+            study, number=number, hyperparameters={}, state=state, epochs=[], primary="error", validation=validation,
+            reason="", claim=f"trial/r/{number}",
+        )  # fmt: skip
+    assert shared.studies("read", "", "error") == []  # it goes on
+    shared.close_study(study, Chosen(hyperparameters={}, trial=2, validation=0.7, digest="d"))
+    [found] = shared.studies("read", "", "error")
+    assert (found.contestant, found.task, found.choice) == ("tiny", "blobs", "d")
+    assert found.validation == {0: 0.5, 2: 0.7}
+    assert shared.studies("read", "budget.epochs=3", "error") == []
+
+
 def test_a_study_that_had_no_choice_keeps_its_run_until_it_begins_anew(shared: Store) -> None:
     def study() -> str:
         return shared.open_study("again", "tiny", "blobs", overrides="", name="a" * 64, claim="study/a/")
