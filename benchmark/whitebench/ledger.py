@@ -33,6 +33,19 @@ class PlannedCell:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Published:
+    """A number that a model's paper states for a task: nobody's cell here, and never ranked."""
+
+    model: str
+    task: str
+    what: str
+    """As the Spec's reference says it after the task's name, e.g. `top-1, T/16, %`."""
+    value: float
+    title: str
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ledger:
     """A suite as it stands now, and what the store has of it."""
 
@@ -47,6 +60,8 @@ class Ledger:
     store_uri: str
     source: str = ""
     """The suite as it was asked for: its name, or the path of its file."""
+    published: tuple[Published, ...] = ()
+    """What the contestants' papers state for the suite's tasks."""
     failures: Mapping[str, CellName] = field(default_factory=dict)
     """The cells of runs that failed, by the run's id; a later one may have been interrupted."""
 
@@ -139,7 +154,22 @@ def ledger_of(
         unit=metric.unit,
         records=tuple(records),
         store_uri=uri,
+        published=published_of(suite, catalog),
         failures={one.run_id: one.cell for one in stored if one.state == "failed"},
+    )
+
+
+def published_of(suite: Suite, catalog: Catalog) -> tuple[Published, ...]:
+    """Return the published numbers of a suite's models that begin with the name of one of its tasks."""
+    models = dict.fromkeys(parse_name(one.model)[0] for one in suite.everyone)
+    tasks = {parse_name(task)[0]: task for task in suite.tasks}
+    return tuple(
+        Published(model=name, task=tasks[task], what=what, value=value, title=reference.title, url=reference.url)
+        for name in models
+        if (reference := catalog.model(name).spec.reference) is not None
+        for told, value in reference.published.items()
+        for task, _, what in (told.partition(" "),)
+        if task in tasks
     )
 
 

@@ -59,7 +59,10 @@ class Reference:
     commit: str = ""
     """The commit of the released code that was read, where there is one."""
     published: Mapping[str, float] = field(default_factory=dict)
-    """Published numbers by what they measure, e.g. `{"imagenet-1k top-1, T/16, %": 66.7}`."""
+    """Published numbers by what they measure, the task's name first: `{"imagenet-1k top-1, T/16, %": 66.7}`.
+
+    Boards of that task show them below their rows, unranked.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

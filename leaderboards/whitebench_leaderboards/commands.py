@@ -104,6 +104,7 @@ def board_of(ledger: Ledger) -> Board:
         precision=budget.precision,
         threads=budget.threads,
         is_solved=not suite.recipes,
+        published=ledger.published,
         overrides=ledger.overrides,
         source=ledger.source,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from whitebench.ledger import Published
 from whitebench.reading import Direction
 
 
@@ -29,5 +30,7 @@ class Heading:
     """Whether the tasks solve themselves: a seed is then a block of draws, and nothing is trained."""
     source: str = ""
     """The suite as it was asked for, its name or its file: what a command that is suggested must say."""
+    published: tuple[Published, ...] = ()
+    """What papers state for these tasks: shown below the rows, unranked."""
     overrides: tuple[str, ...] = ()
     """What was changed on the command line, e.g. `budget.epochs=3`: makes it another suite."""

@@ -7,7 +7,7 @@ import re
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.column import Column, head_of
 from whitebench_leaderboards.notation import Quantity, plain
-from whitebench_leaderboards.sheet import Field, Row, Sheet, budget, sheets_of, title
+from whitebench_leaderboards.sheet import PUBLISHED, Field, Row, Sheet, budget, sheets_of, title
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -138,4 +138,6 @@ def _below(sheets: list[Sheet], notes: list[str]) -> list[str]:
             lines.append(escape(where + sheet.ranking))
         if sheet.absent:
             lines.append(escape(f"{where}Cells without a current result: {'; '.join(sheet.absent)}."))
+        if sheet.published:
+            lines.append(escape(f"{where}{PUBLISHED} {'; '.join(sheet.published)}."))
     return [r"\par\medskip\footnotesize\raggedright", *(rf"\par {line}" for line in lines)] if lines else []

@@ -8,7 +8,7 @@ from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.column import Column
 from whitebench_leaderboards.notation import ARROWS, plain
 from whitebench_leaderboards.overview import Overview, overview
-from whitebench_leaderboards.sheet import Field, Row, Sheet, budget, legend, sheets_of, title
+from whitebench_leaderboards.sheet import PUBLISHED, Field, Row, Sheet, budget, legend, sheets_of, title
 
 
 def to_markdown(board: Board) -> str:
@@ -46,6 +46,8 @@ def _sheet(sheet: Sheet) -> list[str]:
         lines += [escape(sheet.ranking), ""]
     if sheet.absent:
         lines += ["Cells without a current result:", "", *(f"- {escape(line)}" for line in sheet.absent), ""]
+    if sheet.published:
+        lines += [PUBLISHED, "", *(f"- {escape(line)}" for line in sheet.published), ""]
     return lines
 
 

@@ -11,6 +11,8 @@ from whitebench_leaderboards.entry import Entry
 from whitebench_leaderboards.heading import Heading
 from whitebench_leaderboards.notation import SHARE, percent, plain, plus_minus
 
+PUBLISHED = "Published elsewhere, under other budgets and unranked:"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
@@ -45,6 +47,8 @@ class Sheet:
     """What the ranks rest on: the smallest difference the data can show."""
     absent: tuple[str, ...]
     """Cells without a fresh result, with their reasons."""
+    published: tuple[str, ...]
+    """What papers state for the task, with their source."""
 
     def select(self, keys: set[str]) -> Sheet:
         """Return the sheet with the columns `keys` only; footnotes that nothing refers to any more go."""
@@ -69,6 +73,7 @@ class Sheet:
             notes=tuple(self.notes[number - 1] for number in used),
             ranking=self.ranking,
             absent=self.absent,
+            published=self.published,
         )
 
 
@@ -146,6 +151,11 @@ def _sheet(board: Board, task: str, columns: tuple[Column, ...]) -> Sheet:
         notes=tuple(footnotes.texts),
         ranking=_ranking(board, task),
         absent=tuple(line for entry in entries for line in _absent(entry)),
+        published=tuple(
+            f"{plain(one.model)}: {plain(one.what)}: {one.value:g} ({plain(one.title)}, {plain(one.url)})"
+            for one in board.heading.published
+            if one.task == task
+        ),
     )
 
 

@@ -16,7 +16,7 @@ from whitebench_leaderboards.column import ESSENTIAL, NOTHING, Column, head_of
 from whitebench_leaderboards.heading import Heading
 from whitebench_leaderboards.notation import plain
 from whitebench_leaderboards.overview import Overview, overview
-from whitebench_leaderboards.sheet import Field, Row, Sheet, budget, legend, sheets_of, title
+from whitebench_leaderboards.sheet import PUBLISHED, Field, Row, Sheet, budget, legend, sheets_of, title
 
 # No colour is named: bold and faint read on dark and light terminals, and without colour.
 _FAINT = "dim"
@@ -105,6 +105,8 @@ def _sheet(sheet: Sheet, width: int) -> list[RenderableType]:
         *([Text(sheet.ranking)] if sheet.ranking else []),
         *([Text("Cells without a current result:")] if sheet.absent else []),
         *(_hanging("-", line) for line in sheet.absent),
+        *([Text(PUBLISHED)] if sheet.published else []),
+        *(_hanging("-", line) for line in sheet.published),
     ]
     return [Text(), Text(sheet.task, style="bold"), table, *below]
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from whitebench import Reference
 from whitebench.catalog import Catalog
 from whitebench.errors import StoreError, SuiteError, UnknownNameError
-from whitebench.ledger import canonical_overrides, ledger_of, pick, plan_cells, read_ledger, select
+from whitebench.ledger import (
+    Published,
+    canonical_overrides,
+    ledger_of,
+    pick,
+    plan_cells,
+    published_of,
+    read_ledger,
+    select,
+)
 from whitebench.result import Chosen, Failure, FailureKind
 from whitebench.store import Store
 from whitebench.suite import Suite, load_suite
@@ -58,6 +69,19 @@ def test_without_a_store_everything_is_missing(suite: Suite, catalog: Catalog) -
     ledger = ledger_of(suite, catalog, None)
     assert {(record.state, record.reason) for record in ledger.records} == {("missing", "not run yet")}
     assert (ledger.direction, len(ledger.records)) == ("lower", 4)
+
+
+def test_a_model_s_published_numbers_for_the_suite_s_tasks_come_with_their_source(
+    suite: Suite, catalog: Catalog
+) -> None:
+    published = {"blobs top-1, %": 99.0, "imagenet top-1": 1.0}
+    paper = Reference(title="Tiny", url="https://example.org", published=published)
+    entry = catalog.model("tiny")
+    models = {**catalog.entries["model"], "tiny": replace(entry, spec=replace(entry.spec, reference=paper))}
+    told = published_of(suite, replace(catalog, entries={**catalog.entries, "model": models}))
+    assert told == (
+        Published(model="tiny", task="blobs", what="top-1, %", value=99.0, title="Tiny", url="https://example.org"),
+    )
 
 
 def test_every_state_of_a_cell_is_told_apart(suite: Suite, catalog: Catalog, store: Store) -> None:
