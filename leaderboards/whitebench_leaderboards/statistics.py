@@ -162,7 +162,7 @@ def p_values(value: ArrayLike, seed_error: ArrayLike, sample_error: ArrayLike, *
         shown = np.hypot(stdtrit(seeds - 1, half) * over_seeds, ndtri(half) * over_samples)
         is_larger = shown > size  # than what could be shown at so small an error rate: p is larger
         low, high = np.where(is_larger, middle, low), np.where(is_larger, high, middle)
-    return np.exp(high)
+    return np.where(size == 0, 1.0, np.exp(high))
 
 
 def seeds_needed(difference: Difference, *, confidence: float = CONFIDENCE, most: int = 10_000) -> int | None:

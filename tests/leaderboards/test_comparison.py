@@ -71,6 +71,18 @@ def test_p_values_are_corrected_within_an_entrys_family_as_statsmodels_does() ->
         assert corrected[is_known] == pytest.approx(multipletests(own[is_known], method="holm")[1], rel=1e-12)
 
 
+def test_entries_that_are_equal_to_the_last_digit_share_a_rank() -> None:
+    (first,), (far,) = (list(outcomes(entries=1, seeds=3, samples=40, seed=seed).values()) for seed in (0, 1))
+    low = Outcome(
+        values={seed: value - 50 for seed, value in far.values.items()},
+        per_sample={seed: samples - 50 for seed, samples in far.per_sample.items()},
+    )
+    found = compare_all({"a": first, "b": first, "low": low})
+    assert found.p_value[0, 1] == 1
+    assert found.ranks(is_lower_better=False) == [(1, 2), (1, 2), (3, 3)]
+    assert found.ranks(is_lower_better=True) == [(2, 3), (2, 3), (1, 1)]
+
+
 def test_an_entry_nobody_can_be_compared_with_has_every_rank() -> None:
     found = compare_all({"a": Outcome(values={0: 0.9}), "b": Outcome(values={0: 0.1})})
     assert found.ranks(is_lower_better=False) == [(1, 2), (1, 2)]

@@ -175,6 +175,7 @@ def test_where_seeds_are_all_there_is_the_p_value_is_that_of_students_test() -> 
 
 def test_p_values_hold_from_certainty_to_none() -> None:
     assert p_values(0.0, 1.0, 1.0, seeds=3) == pytest.approx(1.0)
+    assert p_values(0.0, 0.0, 0.0, seeds=3) == 1
     assert p_values(1e6, 1e-9, 1e-9, seeds=200) == pytest.approx(SMALLEST_P)
     assert p_values([1.0, 2.0], [0.5, 0.5], [0.0, 0.0], seeds=5) == pytest.approx(2 * scipy.stats.t.sf([2, 4], 4))
 
