@@ -58,6 +58,11 @@ class Board:
         )
 
     @property
+    def ended(self) -> str:
+        """Return when the last of its cells was done: UTC, ISO 8601; empty where none is."""
+        return max((entry.ended for entry in self.entries), default="")
+
+    @property
     def is_empty(self) -> bool:
         """Return whether no entry has a single number."""
         return all(entry.primary.estimate.mean is None for entry in self.entries)

@@ -37,6 +37,7 @@ Examples:
     type=click.Path(file_okay=False, path_type=Path),
     help="Draw the board's charts into this folder, as PNG and SVG.",
 )
+@click.option("--link", metavar="URL", default="", help="The board's address, for the caption of a LaTeX table.")
 @json_option
 def board(
     suite: str,
@@ -46,6 +47,7 @@ def board(
     *,
     wanted: Format | None,
     figures: Path | None,
+    link: str,
     as_json: bool,
 ) -> None:
     """Show the ranked rows of SUITE, as far as it has been run.
@@ -61,7 +63,7 @@ def board(
     ledger = read_ledger(suite, store=store, plugins=plugins, overrides=overrides)
     made = board_of(ledger)
     chosen: Format = "json" if as_json else wanted or "table"
-    click.echo(render(made, chosen), nl=False)
+    click.echo(render(made, chosen, link=link), nl=False)
     if figures is not None:
         _draw(made, ledger, figures)
     if made.is_empty:

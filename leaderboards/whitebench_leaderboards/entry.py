@@ -82,6 +82,8 @@ class Entry:
     test_openings: int
     machines: tuple[str, ...]
     """The device, and how many fits shared it, of each seed; more than one where they differ."""
+    ended: str
+    """When its last cell was done: UTC, ISO 8601; empty where none is."""
     unranked: str
     """Why it has no rank; empty where it has one."""
     rank: tuple[int, int] | None = None
@@ -157,6 +159,7 @@ def make_entry(records: Sequence[CellRecord], heading: Heading, confidence: floa
         test_samples=max((result.test_samples for result in results.values()), default=0),
         test_openings=max((record.test_openings for record in records), default=0),
         machines=distinct(_machine(result) for result in results.values()),
+        ended=max((one.provenance.ended or one.provenance.started for one in results.values()), default=""),
         unranked=_why_unranked(finished, stale, primary, heading),
         seeds_planned=len(heading.seeds),
     )

@@ -24,6 +24,7 @@ def to_json(board: Board) -> str:
         "format": FORMAT,
         "suite": asdict(board.heading),
         "confidence": board.confidence,
+        "ended": board.ended or None,
         "entries": [_entry(entry) for entry in board.entries],
         "comparisons": [
             {

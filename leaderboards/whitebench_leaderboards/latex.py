@@ -34,8 +34,11 @@ _SPECIAL = {
 }
 
 
-def to_latex(board: Board) -> str:
-    """Return the board as one LaTeX table: a block of rows per task, the best mean of each in bold."""
+def to_latex(board: Board, link: str = "") -> str:
+    """Return the board as one LaTeX table: a block of rows per task, the best mean of each in bold.
+
+    `link` is the address at which the board is to be found; it stands in the caption.
+    """
     sheets = [sheet.select({column.key for column in sheet.columns if column.in_paper}) for sheet in sheets_of(board)]
     columns = sheets[0].columns if sheets else ()
     notes = list(dict.fromkeys(note for sheet in sheets for note in sheet.notes))
@@ -44,7 +47,7 @@ def to_latex(board: Board) -> str:
         r"\begin{table}",
         r"\centering",
         r"\small",
-        rf"\caption{{{_caption(board, sheets)}}}",
+        rf"\caption{{{_caption(board, sheets, link)}}}",
         rf"\label{{tab:{re.sub(r'[^a-z0-9-]', '-', board.heading.suite.lower())}}}",
         rf"\begin{{tabular}}{{@{{}}{''.join('l' if column.is_text else 'r' for column in columns)}@{{}}}}",
         r"\toprule",
@@ -67,7 +70,7 @@ def escape(text: str) -> str:
     return "".join(_SPECIAL.get(letter, letter) for letter in plain(text))
 
 
-def _caption(board: Board, sheets: list[Sheet]) -> str:
+def _caption(board: Board, sheets: list[Sheet], link: str) -> str:
     heading = board.heading
     name = plain(heading.suite)
     rest = title(heading).removeprefix(name) + (f" on {sheets[0].task}" if len(sheets) == 1 else "")
@@ -75,8 +78,10 @@ def _caption(board: Board, sheets: list[Sheet]) -> str:
     how += (
         ", underlined what the data do not tell from the best" if any(entry.is_tied for entry in board.entries) else ""
     )
+    when = f" Results as of {board.ended[:10]}." if board.ended else ""
+    where = f" {link}" if link else ""
     why = "a rank is a range where the data do not tell entries apart"
-    return rf"\textsc{{{escape(name)}}}" + escape(f"{rest}: {budget(heading)}. {how}; {why}.")
+    return rf"\textsc{{{escape(name)}}}" + escape(f"{rest}: {budget(heading)}. {how}; {why}.{when}{where}")
 
 
 def _line(cells: list[str]) -> str:

@@ -9,8 +9,10 @@ from whitebench_leaderboards.board import Board
 Format: TypeAlias = Literal["table", "markdown", "csv", "json", "latex"]
 
 
-def render(board: Board, wanted: Format, *, width: int | None = None) -> str:
+def render(board: Board, wanted: Format, *, width: int | None = None, link: str = "") -> str:
     """Return `board` in writing; `width` is a table's, in columns, and the terminal's own where not given.
+
+    `link` is the board's address, for LaTeX's caption.
 
     A table comes out with the terminal's styles where standard output is one, and plain otherwise or
     under `NO_COLOR`.
@@ -24,7 +26,7 @@ def render(board: Board, wanted: Format, *, width: int | None = None) -> str:
     if wanted == "latex":
         from whitebench_leaderboards.latex import to_latex
 
-        return to_latex(board)
+        return to_latex(board, link)
     from whitebench_leaderboards.export import to_csv, to_json
 
     return to_csv(board) if wanted == "csv" else to_json(board) + "\n"

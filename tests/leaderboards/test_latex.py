@@ -62,3 +62,17 @@ def test_special_characters_are_literal() -> None:
         r"50\% of a\_b \& \#1 \{x\} \$y \textasciitilde{}\textasciicircum{}\textbackslash{}"
     )
     assert escape("1–2 ± −3") == r"1--2 $\pm$ $-$3"
+
+
+def test_the_caption_says_suite_version_date_and_where_the_board_is(world: World) -> None:
+    text = to_latex(make_board(world.full(), world.heading()), "https://example.org/suite/tiny_1")
+    (caption,) = [line for line in text.splitlines() if line.startswith(r"\caption")]
+    assert caption.startswith(r"\caption{\textsc{tiny}, version 1 on digits: ")
+    assert caption.endswith(r"Results as of 2026-01-01. https://example.org/suite/tiny\_1}")
+
+
+def test_what_is_tied_with_the_best_is_underlined(world: World) -> None:
+    text = to_latex(make_board(world.full(), world.heading()))
+    assert text.count(r"\mathbf{96.0} \pm 1.7") == 1
+    assert text.count(r"\underline{95.7} \pm 1.4") == 1
+    assert "underlined what the data do not tell from the best" in text
