@@ -41,7 +41,7 @@ OBJECTIVE_NEEDS = ("features", "logits", "targets")
 """What an objective may ask for."""
 
 TRUTH = "truth:"
-"""How a metric's need begins for what only the task knows, `truth:subspaces`."""
+"""How a metric's need begins for what only the task knows, `truth:class-subspaces`."""
 
 SOLUTION = "solution"
 """What a metric needs that a task yields by itself, where it solves itself."""

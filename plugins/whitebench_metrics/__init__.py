@@ -4,15 +4,18 @@ from whitebench import MetricSpec, hookimpl
 from whitebench_metrics import (
     attention_maps,
     classification,
+    code_subspaces,
     coding_rate,
     coherence,
     feature_cosines,
+    head_subspaces,
     known_subspaces,
     margin,
     principles,
     rate_reduction,
     selection,
     sparsity,
+    token_subspaces,
     verdicts,
 )
 
@@ -26,6 +29,9 @@ def register_metrics() -> list[MetricSpec]:
         *principles.METRICS,
         *feature_cosines.METRICS,
         *known_subspaces.METRICS,
+        *token_subspaces.METRICS,
+        *head_subspaces.METRICS,
+        *code_subspaces.METRICS,
         *coding_rate.METRICS,
         *sparsity.METRICS,
         *verdicts.METRICS,

@@ -13,8 +13,11 @@ from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
 from whitebench import MetricContext, Reading, Samples, WhitebenchError
+from whitebench.needs import untold
+from whitebench.samples import fingerprint_of
 from whitebench.specs import Layout
 from whitebench.testing import check_metric, check_task
+from whitebench_metrics import token_subspaces
 from whitebench_metrics.known_subspaces import METRICS, KnownSubspaces
 from whitebench_tasks.subspaces import SUBSPACES, SubspacesOptions, data
 
@@ -25,7 +28,7 @@ def served(split: Any = "test", **options: Any) -> Samples:
 
 def split_up(samples: Samples) -> tuple[Tensor, Tensor]:
     """The signal and the noise of each sample, by a loop."""
-    inputs, frames = samples.inputs.flatten(1).double(), samples.truth["subspaces"]
+    inputs, frames = samples.inputs.flatten(1).double(), samples.truth["class-subspaces"]
     signal = torch.stack(
         [frames[label] @ (frames[label].T @ x) for x, label in zip(inputs, samples.labels, strict=True)]
     )
@@ -37,7 +40,7 @@ def split_up(samples: Samples) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("angle", [90.0, 60.0, 25.0])
 def test_every_principal_angle_between_two_subspaces_is_the_one_asked_for(angle: float) -> None:
-    frames = served(angle=angle).truth["subspaces"]
+    frames = served(angle=angle).truth["class-subspaces"]
     for i in range(10):
         torch.testing.assert_close(frames[i].T @ frames[i], torch.eye(4, dtype=torch.float64))
         for j in range(i):
@@ -68,12 +71,21 @@ def test_classes_are_even_and_pixels_lie_on_their_grid() -> None:
 
 def test_splits_share_their_subspaces_and_no_sample_and_another_seed_shares_nothing() -> None:
     train, test, other = served("train"), served("test"), served("test", seed=1)
-    assert torch.equal(train.truth["subspaces"], test.truth["subspaces"])
+    assert torch.equal(train.truth["class-subspaces"], test.truth["class-subspaces"])
     assert not torch.isclose(train.inputs[:50].flatten(1), test.inputs[:50].flatten(1)).all(dim=1).any()
-    assert float((other.truth["subspaces"] - test.truth["subspaces"]).abs().max()) > 0.1
+    assert float((other.truth["class-subspaces"] - test.truth["class-subspaces"]).abs().max()) > 0.1
 
 
-@pytest.mark.parametrize("options", [{}, {"side": 12, "dim": 6, "angle": 50.0, "noise": 0.5, "seed": 3}, {"dim": 6}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"side": 12, "dim": 6, "angle": 50.0, "noise": 0.5, "seed": 3},
+        {"dim": 6},
+        {"side": 16, "tokens": 16, "dim": 3},
+        {"side": 12, "tokens": 9, "dim": 2, "angle": 50.0, "seed": 3},
+    ],
+)
 def test_it_keeps_the_rules(options: dict[str, Any]) -> None:
     check_task(SUBSPACES, config=SubspacesOptions(**options))
 
@@ -86,11 +98,106 @@ def test_it_keeps_the_rules(options: dict[str, Any]) -> None:
         ({"angle": 0.0}, r"subspaces\[angle=0.0\]: an angle between subspaces lies above 0 and up to 90"),
         ({"train": 9}, r"subspaces\[train=9\]: it must be 10 or more"),
         ({"noise": -1.0}, "noise=-1.0"),
+        ({"tokens": 0}, r"subspaces\[tokens=0\]: it must be 1 or more"),
+        ({"tokens": 6}, r"subspaces\[tokens=6\]: .* choose tokens=4 or tokens=9"),
+        ({"tokens": 9}, r"subspaces\[side=8,tokens=9\]: 8 pixels do not .* a multiple of 3, e.g. side=9"),
+        ({"side": 16, "tokens": 16}, "5 frames of 4 directions do not fit into 16 pixels of a patch; choose dim=3"),
+        ({"side": 16, "tokens": 16, "dim": 3, "angle": 80.0}, "6 frames of 3 directions do not .* choose dim=2"),
+        ({"tokens": 16}, "do not fit into 4 pixels of a patch; choose a larger side"),
     ],
 )
 def test_options_that_make_no_subspaces_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(WhitebenchError, match=message):
         SubspacesOptions(**options)
+
+
+# Tokens
+
+
+def token_patches(samples: Samples, side: int = 4, grid: int = 4) -> Tensor:
+    """Each image's patches row by row, by a loop: (N, n, pixels)."""
+    patches = []
+    for row in range(grid):
+        for column in range(grid):
+            rows, columns = slice(side * row, side * (row + 1)), slice(side * column, side * (column + 1))
+            patches.append(samples.inputs[:, 0, rows, columns].flatten(1).double())
+    return torch.stack(patches, dim=1)
+
+
+TOKENS: dict[str, Any] = {"side": 16, "tokens": 16, "dim": 3}
+
+
+def test_one_token_is_the_whole_image_and_its_bytes_are_those_of_the_manifest() -> None:
+    whole = served("train", tokens=1)
+    assert fingerprint_of(whole) == SUBSPACES.manifest_of(SubspacesOptions())["train"]
+    assert torch.equal(whole.inputs, served("train").inputs)
+    assert list(whole.truth) == ["class-subspaces"]
+    assert list(served(**TOKENS).truth) == ["token-subspaces", "token-groups"]
+
+
+@pytest.mark.parametrize("angle", [90.0, 50.0])
+def test_without_noise_each_patch_lies_in_its_own_subspace_and_no_other(angle: float) -> None:
+    samples = served(**TOKENS | {"dim": 2}, angle=angle, noise=0.0)
+    patches, frames, groups = token_patches(samples), samples.truth["token-subspaces"], samples.truth["token-groups"]
+    assert groups.shape == (2000, 16)
+    torch.testing.assert_close(patches.norm(dim=2), torch.full((2000, 16), 4.0).double(), atol=1e-3, rtol=0)
+    inside = torch.stack([(patches @ frame).norm(dim=2) / 4 for frame in frames], dim=2)
+    own = torch.nn.functional.one_hot(groups, 5).bool()
+    torch.testing.assert_close(inside[own], torch.ones(32_000).double(), atol=1e-4, rtol=0)
+    others = torch.full((128_000,), math.cos(math.radians(angle))).double()
+    torch.testing.assert_close(inside[~own], others, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("angle", [90.0, 40.0])
+def test_every_principal_angle_between_two_token_subspaces_is_the_one_asked_for(angle: float) -> None:
+    frames = served(**TOKENS | {"dim": 2}, angle=angle).truth["token-subspaces"]
+    assert frames.shape == (5, 16, 2)
+    for i in range(5):
+        torch.testing.assert_close(frames[i].T @ frames[i], torch.eye(2, dtype=torch.float64))
+        for j in range(i):
+            cosines = torch.linalg.svdvals(frames[i].T @ frames[j])
+            expected = torch.full((2,), math.cos(math.radians(angle)), dtype=torch.float64)
+            torch.testing.assert_close(cosines, expected, atol=1e-12, rtol=0)
+
+
+def test_each_class_is_a_pair_of_subspaces_with_half_of_the_tokens_each_in_any_places() -> None:
+    samples = served(**TOKENS)
+    groups = samples.truth["token-groups"]
+    assert torch.bincount(samples.labels).tolist() == [200] * 10
+    counts = torch.nn.functional.one_hot(groups, 5).sum(dim=1)
+    pairs = {label: {tuple(row) for row in counts[samples.labels == label].tolist()} for label in range(10)}
+    assert all(len(one) == 1 for one in pairs.values())
+    assert len({next(iter(one)) for one in pairs.values()}) == 10
+    assert all(sorted(next(iter(one))) == [0, 0, 0, 8, 8] for one in pairs.values())
+    share = (groups == 0).double().mean(dim=0)  # a fifth of the tokens at every place
+    assert float((share - 0.2).abs().max()) < 4 * math.sqrt(0.2 * 0.8 / 2000)
+
+
+def test_of_an_odd_number_of_tokens_each_of_the_two_has_the_one_more_by_turns() -> None:
+    samples = served(side=15, tokens=9, dim=3)
+    counts = torch.nn.functional.one_hot(samples.truth["token-groups"], 5).sum(dim=1)
+    assert set(counts.flatten().tolist()) == {0, 4, 5}
+    for label in range(10):
+        own = counts[samples.labels == label]
+        assert sorted(own.sum(dim=0).tolist()) == [0, 0, 0, 900, 900]
+
+
+def test_no_mean_of_tokens_tells_a_class() -> None:
+    samples = served(**TOKENS, test=20_000)
+    means = token_patches(samples).mean(dim=1)
+    found = torch.stack([means[samples.labels == label].mean(dim=0) for label in range(10)])
+    assert float(found.abs().max()) < 5 / math.sqrt(2000 * 16)
+
+
+def test_token_noise_is_as_long_as_asked_for() -> None:
+    noisy, clean = (token_patches(served(**TOKENS, noise=noise)) for noise in (0.3, 0.0))
+    assert float((noisy - clean).square().mean().sqrt()) == pytest.approx(0.3, rel=0.01)
+
+
+def test_metrics_of_whole_images_and_of_tokens_say_which_truth_they_miss() -> None:
+    assert untold(METRICS[0], served(**TOKENS)) == "this task knows no true class-subspaces"
+    assert untold(token_subspaces.METRICS[0], served()) == "this task knows no true token-subspaces and token-groups"
+    assert untold(METRICS[0], served()) is untold(token_subspaces.METRICS[0], served(**TOKENS)) is None
 
 
 # What is measured
@@ -100,7 +207,7 @@ def measured(features: Tensor, samples: Samples, *, batch: int = 500) -> dict[st
     metric = KnownSubspaces(64)
     for start in range(0, len(samples), batch):
         rows = slice(start, start + batch)
-        metric.update(features[rows], samples.inputs[rows], samples.labels[rows], samples.truth["subspaces"])
+        metric.update(features[rows], samples.inputs[rows], samples.labels[rows], samples.truth["class-subspaces"])
     return metric.compute()
 
 
@@ -129,7 +236,7 @@ def test_features_that_are_the_inputs_hold_every_subspace_and_the_noise() -> Non
 def test_the_angle_is_that_of_the_direction_which_is_told_least() -> None:
     samples = served(noise=0.0, test=20_000)
     signal, _ = split_up(samples)
-    own = torch.einsum("npr,np->nr", samples.truth["subspaces"][samples.labels], signal)
+    own = torch.einsum("npr,np->nr", samples.truth["class-subspaces"][samples.labels], signal)
     own /= own.std(dim=0)
     lost = torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     own[:, 0] = math.cos(math.radians(40)) * own[:, 0] + math.sin(math.radians(40)) * lost
@@ -150,7 +257,7 @@ def test_the_angle_is_the_smallest_canonical_correlation_s() -> None:
     angles = []
     for label in range(10):
         own = samples.labels == label
-        true = samples.inputs[own].flatten(1).double() @ samples.truth["subspaces"][label]
+        true = samples.inputs[own].flatten(1).double() @ samples.truth["class-subspaces"][label]
         bases = [torch.linalg.qr(one - one.mean(dim=0)).Q for one in (features[own], true)]
         least = float(torch.linalg.svdvals(bases[0].T @ bases[1])[-1]) ** 2
         angles.append(math.degrees(math.acos(math.sqrt(max(0.0, 1 - (1 - least) * 199 / (200 - 13))))))

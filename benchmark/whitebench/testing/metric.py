@@ -22,6 +22,8 @@ Given: TypeAlias = Mapping[str, "Tensor | list[Tensor] | tuple[Tensor, ...]"]
 with every batch."""
 
 SAMPLES, LAYERS, TOKENS, WIDTH = 130, 3, 5, 8
+TRUE_SUBSPACES = 3
+"""That tokens come from, of one dimension each."""
 CONTEXT = MetricContext(classes=5, shape=(1, 4, 4), layout=Layout(heads=2, scale=0.5, prefix_tokens=1))
 
 
@@ -57,6 +59,7 @@ def check_metric(spec: MetricSpec, *, context: MetricContext = CONTEXT, given: G
 
 def _random_samples(spec: MetricSpec, context: MetricContext) -> dict[str, Tensor | list[Tensor] | tuple[Tensor, ...]]:
     generator = torch.Generator().manual_seed(0)
+    patches = TOKENS - context.layout.prefix_tokens
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(SAMPLES, *shape, generator=generator)
@@ -75,7 +78,9 @@ def _random_samples(spec: MetricSpec, context: MetricContext) -> dict[str, Tenso
         "residual-projections": [draw(2, TOKENS, WIDTH) for _ in range(LAYERS)],
         "attention-forms": weights(context.layout.heads, WIDTH, WIDTH + 1),
         "subspaces": weights(WIDTH, WIDTH),
-        "truth:subspaces": torch.linalg.qr(draw(math.prod(context.shape), 2)[: context.classes]).Q,
+        "truth:class-subspaces": torch.linalg.qr(draw(math.prod(context.shape), 2)[: context.classes]).Q,
+        "truth:token-subspaces": torch.linalg.qr(draw(math.prod(context.shape) // patches, 1)[:TRUE_SUBSPACES]).Q,
+        "truth:token-groups": torch.randint(TRUE_SUBSPACES, (SAMPLES, patches), generator=generator),
     }
     return {need: known[need] if need in known else [draw(TOKENS, WIDTH) for _ in range(LAYERS)] for need in spec.needs}
 
