@@ -54,6 +54,8 @@ class Column:
     """Whether the board is ranked by it."""
     in_paper: bool = True
     """Whether it belongs into a paper's table."""
+    is_null: bool = False
+    """Whether it says what the score before it comes to where its claim cannot hold."""
     write: Callable[[Entry], Cell]
 
 
@@ -94,7 +96,14 @@ def columns_of(board: Board) -> tuple[Column, ...]:
         Column(key="gap", name="gap", unit=_points(primary_unit), priority=3, in_paper=False, write=_gap(board)),
         Column(key="needed", name="seeds needed", priority=7, in_paper=False, write=_needed(board)),
         Column(key="seeds", name="seeds", priority=1, in_paper=False, write=_seeds),
-        *(_score_column(summary, is_headline=summary.name in headlines.values()) for summary in scores),
+        *(
+            column
+            for summary in scores
+            for column in (
+                _score_column(summary, is_headline=summary.name in headlines.values()),
+                *(_null_column(summary, null) for null in _nulls(board, summary.name)),
+            )
+        ),
         *(_cost_column(summary) for summary in costs),
         Column(key="trials", name="trials", priority=2, in_paper=False, write=_trials),
         Column(key="epochs", name="epoch", priority=7, in_paper=False, write=_epochs),
@@ -142,6 +151,35 @@ def _score_column(summary: Summary, *, is_headline: bool) -> Column:
         priority=5 if is_headline else 8,
         in_paper=is_headline,
         write=lambda entry: _score(_named(entry.scores, name) or _named(entry.scores, name.partition("/")[0])),
+    )
+
+
+def _nulls(board: Board, name: str) -> list[str]:
+    """Return the nulls that stand beside a score in any entry."""
+    found = (_named(entry.scores, name) for entry in board.entries)
+    return list(dict.fromkeys(null for summary in found if summary for null in summary.nulls))
+
+
+def _null_column(summary: Summary, null: str) -> Column:
+    """Return the column of what a score comes to where its claim cannot hold."""
+    name = summary.name
+
+    def write(entry: Entry) -> Cell:
+        own = _named(entry.scores, name)
+        found = own.nulls.get(null) if own else None
+        if found is None or found.mean is None:
+            return Cell(text=NOTHING)
+        form = percent if summary.unit == SHARE else plus_minus
+        return Cell(quantity=form(found.mean, found.half_width))
+
+    return Column(
+        key=f"null/{name}/{null}",
+        name=f"{plain(name)} {plain(null)}",
+        unit="%" if summary.unit == SHARE else plain(summary.unit),
+        priority=10,
+        in_paper=False,
+        is_null=True,
+        write=write,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class Summary:
     """By seed."""
     unscored: Mapping[int, str]
     """By seed, why there is no value."""
+    nulls: Mapping[str, Estimate] = field(default_factory=dict)
+    """What it comes to where its claim cannot hold, by the null's name, over the seeds that have it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +212,7 @@ def _summary(
     """Return the score or cost `name` over seeds; direction and unit are its own where any seed has it."""
     values: dict[int, float] = {}
     unscored: dict[int, str] = {}
+    nulls: dict[str, list[float]] = {}
     for seed, result in results.items():
         score: Score | None = result.score(name)
         if score is None:
@@ -220,6 +223,8 @@ def _summary(
             unscored[seed] = score.unscored or "no reason given"
         else:
             values[seed] = score.value
+            for null, value in score.nulls.items():
+                nulls.setdefault(null, []).append(value)
     return Summary(
         name=name,
         direction=direction,
@@ -227,6 +232,7 @@ def _summary(
         estimate=estimate(list(values.values()), confidence=confidence),
         values=values,
         unscored=unscored,
+        nulls={null: estimate(numbers, confidence=confidence) for null, numbers in nulls.items()},
     )
 
 

@@ -43,7 +43,10 @@ def to_json(board: Board) -> str:
 
 
 def to_csv(board: Board) -> str:
-    """Return a row per entry; a score NAME has the columns `NAME`, `NAME.half_width`, `NAME.n`, `NAME.reason`."""
+    """Return a row per entry; a score NAME has the columns `NAME`, `NAME.half_width`, `NAME.n`, `NAME.reason`.
+
+    What it comes to where its claim cannot hold has the columns `NAME.null.WHICH`.
+    """
     rows = [_row(entry, board) for entry in board.entries]
     header = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
@@ -88,6 +91,7 @@ def _summary(summary: Summary) -> dict[str, Any]:
         "n": summary.estimate.n,
         "reason": summary.estimate.reason or None,
         "values": {str(seed): value for seed, value in summary.values.items()},
+        "nulls": {name: asdict(null) for name, null in summary.nulls.items()},
         "unscored": {str(seed): reason for seed, reason in summary.unscored.items()},
     }
 
@@ -133,4 +137,6 @@ def _columns(summaries: Iterable[Summary]) -> Iterable[tuple[str, Any]]:
         yield summary.name, summary.estimate.mean
         yield f"{summary.name}.half_width", summary.estimate.half_width
         yield f"{summary.name}.n", summary.estimate.n
+        for name, null in summary.nulls.items():
+            yield f"{summary.name}.null.{name}", null.mean
         yield f"{summary.name}.reason", "; ".join(dict.fromkeys(summary.unscored.values())) or summary.estimate.reason

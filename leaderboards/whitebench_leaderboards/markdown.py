@@ -18,7 +18,7 @@ def to_markdown(board: Board) -> str:
         lines += [escape(plain(board.heading.summary)), ""]
     lines += [f"{escape(budget(board.heading))}.", ""]
     for sheet in sheets_of(board):
-        lines += _sheet(sheet.select({column.key for column in sheet.columns if column.key != "values"}))
+        lines += _sheet(sheet.select({one.key for one in sheet.columns if one.key != "values" and not one.is_null}))
     whole = overview(board)
     lines += _overview(whole) if whole else []
     return "\n".join([*lines, legend(board, ("bold", "in italics")), ""])

@@ -70,7 +70,14 @@ class World:
     def unit_of(name: str) -> str:
         return "share" if name in ("accuracy", "calibration-error") else ""
 
-    def score(self, name: str, value: float | None, unit: str = "", unscored: str | None = None) -> Score:
+    def score(
+        self,
+        name: str,
+        value: float | None,
+        unit: str = "",
+        unscored: str | None = None,
+        nulls: Mapping[str, float] | None = None,
+    ) -> Score:
         return Score(
             name=name,
             metric=name.partition("/")[0],
@@ -79,6 +86,7 @@ class World:
             unit=unit or self.unit_of(name),
             value=value,
             unscored=unscored,
+            nulls=nulls or {},
         )
 
     def record(

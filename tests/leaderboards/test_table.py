@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from whitebench.result import CellRecord
 from whitebench_leaderboards.board import make_board
 from whitebench_leaderboards.render import render
 from whitebench_leaderboards.table import print_table
@@ -142,3 +144,20 @@ def test_a_suite_that_solves_itself_speaks_of_draws_and_of_nothing_that_is_train
     assert "2 shared blocks of 25 draws can show a difference" in text
     for word in ("trials", "epoch", "validation", "scored as it stands", "batches"):
         assert word not in text
+
+
+def test_what_a_score_comes_to_where_its_claim_cannot_hold_stands_beside_it_where_there_is_room(world: World) -> None:
+    def records(label: str, value: float) -> list[CellRecord]:
+        score = world.score("coding-rate/share", value, unit="share", nulls={"untrained": 0.96, "random tokens": 0.99})
+        return [world.record(label, seed, 0.9, scores=[score]) for seed in range(3)]
+
+    board = make_board([*records("vit", 0.8), *records("crate", 0.9)], world.heading())
+    wide = render(board, "table", width=200)
+    assert "96.0" in wide
+    assert "untrained" in wide
+    narrow = " ".join(render(board, "table", width=60).split())
+    assert "the nulls of scores" in narrow
+    assert "coding-rate/share untrained" not in narrow
+    row = next(csv.DictReader(io.StringIO(render(board, "csv"))))
+    assert float(row["coding-rate/share.null.untrained"]) == 0.96
+    assert "random tokens" not in render(board, "markdown")
