@@ -25,7 +25,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from whitebench.address import sqlite_file
-from whitebench.database import KEEPALIVE, PATIENCE, SQLITE_TIMEOUT
+from whitebench.database import PATIENCE, open_engine
 from whitebench.errors import StoreError
 from whitebench.outage import patient
 
@@ -83,12 +83,7 @@ class Claims:
 
     def __init__(self, url: str, owner: Owner | None = None, *, patience: float = PATIENCE) -> None:
         self.owner, self.patience = owner or Owner.me(), patience
-        arguments: dict[str, Any] = {}
-        if url.startswith("sqlite"):
-            arguments = {"timeout": SQLITE_TIMEOUT}
-        elif url.startswith("postgresql"):
-            arguments = dict(KEEPALIVE)
-        self._engine = sql.create_engine(url, pool_pre_ping=True, connect_args=arguments)
+        self._engine = open_engine(url)
         self.place = self._engine.url.render_as_string(hide_password=True)
         self._file = sqlite_file(url)
         self._is_made = False

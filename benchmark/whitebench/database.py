@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
@@ -16,6 +17,9 @@ import psutil
 
 from whitebench.address import sqlite_file
 from whitebench.errors import BusyStoreError, StoreError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 NETWORKED = frozenset({"afs", "afpfs", "beegfs", "ceph", "cifs", "davfs", "fuse.ceph", "fuse.glusterfs", "fuse.rclone",
                        "fuse.s3fs", "fuse.sshfs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "orangefs",
@@ -109,17 +113,50 @@ def check_database(url: str) -> set[str]:
         return set()
     import sqlalchemy
 
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        tables = set(sqlalchemy.inspect(connection).get_table_names())
+    engine.dispose()
+    return tables
+
+
+def open_engine(url: str, *, is_reader: bool = False) -> Engine:
+    """Return a way to a database that waits for neither lock nor server for long; nothing is connected yet.
+
+    A reader's makes no SQLite file and writes into none, and holds no transaction open.
+
+    Raises:
+        StoreError: the driver of that kind of database is not installed.
+    """
+    import sqlalchemy
+
+    file = sqlite_file(url)
+    if file is not None and is_reader:
+        return sqlalchemy.create_engine(
+            "sqlite://",
+            creator=lambda: _open_to_read(file),
+            poolclass=sqlalchemy.NullPool,
+            isolation_level="AUTOCOMMIT",
+        )
+    arguments: dict[str, Any] = {"timeout": SQLITE_TIMEOUT} if file else {}
+    if url.startswith("postgresql"):
+        arguments = dict(KEEPALIVE)
+    level: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if is_reader else {}
     try:
-        engine = sqlalchemy.create_engine(url)
+        return sqlalchemy.create_engine(url, pool_pre_ping=True, connect_args=arguments, **level)
     except ImportError as error:
         package = DRIVERS.get(error.name or "", error.name)
         raise StoreError(
             f"the driver of {urlparse(url).scheme} is not installed: `python -m pip install {package}`"
         ) from error
-    with engine.connect() as connection:
-        tables = set(sqlalchemy.inspect(connection).get_table_names())
-    engine.dispose()
-    return tables
+
+
+def _open_to_read(file: Path) -> sqlite3.Connection:
+    # Not mode=ro: whoever is the last to close a file in write-ahead mode tidies up behind all others.
+    address = f"{file.as_uri()}?mode=rw"
+    connection = sqlite3.connect(address, uri=True, timeout=SQLITE_TIMEOUT, check_same_thread=False)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
 
 
 def filesystem_of(path: Path) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from whitebench.identity import CellName, Parts
 from whitebench.specs import HEAD
 from whitebench.suite import Contestant
-from whitebench.tracking import TrackedRun, queryable
+from whitebench.tables import TrackedRun
+from whitebench.tracking import queryable
 
 
 class Tag:

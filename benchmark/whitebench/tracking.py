@@ -1,4 +1,4 @@
-"""MLflow in plain words: experiments, runs, tags, curves and files. The only room with MLflow."""
+"""MLflow in plain words: experiments, runs, tags, curves and files. The only room that imports MLflow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import unquote, urlparse
@@ -18,6 +17,7 @@ from whitebench.address import home_of, sqlite_file, without_password
 from whitebench.database import PATIENCE, check_database, check_place, check_server, make_whole
 from whitebench.errors import StoreError
 from whitebench.outage import patient
+from whitebench.tables import Mark, Tables, TrackedRun
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
@@ -33,33 +33,24 @@ BATCH = 1000
 """Points that MLflow takes at once."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrackedRun:
-    """A run as MLflow has it."""
-
-    run_id: str
-    experiment: str
-    tags: Mapping[str, str]
-    started: int
-    """Milliseconds since 1970."""
-    is_open: bool
-    """Whether MLflow has it as RUNNING."""
-
-
 class Tracking:
     """Runs behind one MLflow tracking URI.
 
     Every method raises StoreError, in one sentence, for whatever MLflow, its database or the file
     system raises; while the store is busy it is tried again for `patience` seconds.
+
+    Tags are read from MLflow's tables where there is a database. A reader's then needs MLflow, which takes two seconds
+    to import, only for files that are not on a disk of this machine; it makes no tables.
     """
 
-    def __init__(self, uri: str, *, patience: float = PATIENCE) -> None:
+    def __init__(self, uri: str, *, patience: float = PATIENCE, is_reader: bool = False) -> None:
         self.uri, self.patience = uri, patience
         self.place = without_password(uri)
         self._ids: dict[str, str] = {}
         self._file = sqlite_file(uri)
-        self._mlflow = self._connect()
-        self._inode = self._file.stat().st_ino if self._file else 0
+        self._tables = None if _is_served(uri) else Tables(uri)
+        self._mlflow = None if is_reader and self._tables else self._connect()
+        self._inode = _inode(self._file) if self._file else 0
 
     @patient
     def open_run(self, experiment: str, name: str, tags: Mapping[str, str], *, parent: str | None = None) -> str:
@@ -88,17 +79,25 @@ class Tracking:
     @patient
     def run(self, run_id: str) -> TrackedRun:
         """Return one run."""
-        return _tracked(self._client.get_run(run_id))
+        if not (tables := self._readable):
+            return _tracked(self._client.get_run(run_id))
+        if found := tables.of([run_id]):
+            return found[0]
+        raise StoreError(f"the store {self.place} has no run {run_id}: it was deleted for good in the meantime")
 
     @patient
     def runs(self, experiment: str, where: Mapping[str, str]) -> list[TrackedRun]:
         """Return the runs of an experiment that carry all of these tags, the latest first."""
+        if tables := self._readable:
+            return tables.find(where, experiment=experiment)
         found = self._client.get_experiment_by_name(experiment)
         return self._search([found.experiment_id], where) if found else []
 
     @patient
     def open_runs(self, experiment: str) -> list[TrackedRun]:
         """Return the runs of an experiment that have not been ended, the latest first."""
+        if tables := self._readable:
+            return tables.find({}, experiment=experiment, is_open=True)
         found = self._client.get_experiment_by_name(experiment)
         return self._search([found.experiment_id], {}, status="RUNNING") if found else []
 
@@ -110,6 +109,8 @@ class Tracking:
     @patient
     def runs_anywhere(self, where: Mapping[str, str]) -> list[TrackedRun]:
         """Return the runs that carry all of these tags, whatever their experiment, deleted ones included."""
+        if tables := self._readable:
+            return tables.find(where, with_deleted=True)
         from mlflow.entities import ViewType
 
         ids: list[str] = []
@@ -120,6 +121,25 @@ class Tracking:
             token = page.token
             if not token:
                 return self._search(ids, where, view=ViewType.ALL)
+
+    @patient
+    def changed_runs(
+        self, where: Mapping[str, str], keys: Sequence[str], seen: Mapping[str, Mark]
+    ) -> tuple[dict[str, Mark], list[TrackedRun]]:
+        """Return the marks of the runs that carry all of these tags, by id, and those of them that are news.
+
+        Deleted ones are included. News is what is open, and what has not the mark under which it was `seen`.
+
+        Args:
+            where: values of tags by name.
+            keys: the tags that belong to a mark.
+            seen: the marks that an earlier call returned.
+        """
+        tables = self._readable
+        runs = [] if tables else self.runs_anywhere(where)
+        marks = tables.marks(where, keys) if tables else {run.run_id: run.mark(keys) for run in runs}
+        news = {run_id for run_id, mark in marks.items() if mark[0] or seen.get(run_id) != mark}
+        return marks, tables.of(sorted(news)) if tables else [run for run in runs if run.run_id in news]
 
     @patient
     def log_params(self, run_id: str, values: Mapping[str, object]) -> None:
@@ -150,9 +170,9 @@ class Tracking:
         self._client.log_text(run_id, text, name)
 
     @patient
-    def read_file(self, run_id: str, name: str) -> bytes | None:
-        """Return a file stored with a run, or None where it is gone."""
-        parsed = urlparse(self._client.get_run(run_id).info.artifact_uri)
+    def read_file(self, run_id: str, name: str, files: str = "") -> bytes | None:
+        """Return a file stored with a run, or None where it is gone; `files` is their address, if it is known."""
+        parsed = urlparse(files or self.run(run_id).files)
         if parsed.scheme in ("", "file"):
             file = Path(unquote(parsed.path)) / name
             return file.read_bytes() if file.exists() else None
@@ -179,12 +199,23 @@ class Tracking:
 
     @property
     def _client(self) -> MlflowClient:
+        self._see_that_it_is_there()
+        if self._mlflow is None:
+            self._mlflow = _connect(self.uri)
+        return self._mlflow
+
+    @property
+    def _readable(self) -> Tables | None:
+        """MLflow's tables, where the store is a database."""
+        self._see_that_it_is_there()
+        return self._tables
+
+    def _see_that_it_is_there(self) -> None:
         # A database that is deleted while it is open swallows what is written into it.
         if self._file is not None and _inode(self._file) != self._inode:
             raise StoreError(
                 f"the store's file {self._file} is gone: it was deleted, moved or replaced in the meantime"
             )
-        return self._mlflow
 
     @patient
     def _log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
@@ -204,8 +235,7 @@ class Tracking:
 
     def _create_experiment(self, name: str) -> str:
         # A server knows where; MLflow's own place for a database's files would be below the working folder.
-        is_served = urlparse(self.uri).scheme in ("http", "https")
-        where = None if is_served else (home_of(self.uri) / "whitebench-artifacts" / name).as_uri()
+        where = None if _is_served(self.uri) else (home_of(self.uri) / "whitebench-artifacts" / name).as_uri()
         try:
             return str(self._client.create_experiment(name, artifact_location=where))
         except Exception:
@@ -248,8 +278,15 @@ def _tracked(run: Run) -> TrackedRun:
         experiment=str(run.info.experiment_id),
         tags=dict(run.data.tags),
         started=int(run.info.start_time),
+        ended=run.info.end_time,
         is_open=run.info.status == "RUNNING",
+        is_deleted=run.info.lifecycle_stage == "deleted",
+        files=str(run.info.artifact_uri),
     )
+
+
+def _is_served(uri: str) -> bool:
+    return urlparse(uri).scheme in ("http", "https")
 
 
 def _inode(file: Path) -> int:

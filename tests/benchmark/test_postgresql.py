@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.benchmark.test_tables import assert_tables_agree, make_runs
 from tests.conftest import person
+from tests.postgresql import NoServerError, serving
 from whitebench.claims import Claims, Owner
 from whitebench.ledger import read_ledger
 from whitebench.store import Store
@@ -24,44 +21,14 @@ from whitebench.tuning import Storage
 WriteSuite = Callable[..., Path]
 
 
-def programs() -> Path | None:
-    """Return the folder of PostgreSQL's programs, if it is installed."""
-    found = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
-    return Path(found).resolve().parent if found else None
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """A server of our own, and the address of an empty database in it."""
-    folder = programs()
-    if folder is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    # Below pytest's own folders nobody but their owner may look.
-    home = Path(tempfile.mkdtemp(prefix="whitebench-postgresql-"))
-    user: list[str] = []
-    if os.getuid() == 0:  # it refuses to run as root
-        account = next((one for one in pwd.getpwall() if one.pw_name == "postgres"), None)
-        if account is None or shutil.which("runuser") is None:
-            pytest.skip("PostgreSQL does not run as root, and there is no user for it")
-        user = ["runuser", "-u", "postgres", "--"]
-        os.chown(home, account.pw_uid, account.pw_gid)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def do(program: str, *arguments: str) -> None:
-        subprocess.run(
-            [*user, str(folder / program), *arguments], cwd=home, check=True, stdout=subprocess.DEVNULL, timeout=60
-        )
-
-    do("initdb", "-D", str(home / "data"), "-A", "trust", "-U", "tester", "--no-sync")
-    do("pg_ctl", "-D", str(home / "data"), "-o", f"-p {port} -k {home}", "-l", str(home / "log"), "-w", "start")
     try:
-        do("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tester", "whitebench")
-        yield f"postgresql://tester@127.0.0.1:{port}/whitebench"
-    finally:
-        do("pg_ctl", "-D", str(home / "data"), "-m", "immediate", "stop")
-        shutil.rmtree(home)
+        with serving() as address:
+            yield address
+    except NoServerError as error:
+        pytest.skip(str(error))
 
 
 @pytest.mark.slow
@@ -95,6 +62,13 @@ def test_runs_that_begin_at_once_on_an_empty_database_share_the_suite(
     assert len(store.tracking.runs("blobs/tuning", {Tag.KIND: "trial"})) == 3
     assert store.claims.living() == {}
     assert sorted(one.name for one in tmp_path.iterdir()) == ["blobs.toml", "state"]  # nothing in the working folder
+
+
+@pytest.mark.slow
+def test_its_tables_say_of_runs_what_mlflows_own_search_says(server: str) -> None:
+    store = Store(server)
+    make_runs(store, "rows")
+    assert_tables_agree(store, "rows")
 
 
 def test_a_claim_is_judged_by_the_databases_clock(server: str) -> None:

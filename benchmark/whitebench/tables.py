@@ -1,0 +1,154 @@
+"""MLflow's tables of runs and tags, read straight from the database: its own search brings every metric along.
+
+Of 10,000 runs with 40 metrics each, `search_runs` takes half a minute; their tags are here in less than a second.
+Nothing is written, no transaction is held open, and a SQLite file is read in pieces that a writer hardly waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import sqlalchemy as sql
+
+from whitebench.database import open_engine
+
+PIECE = 500
+"""Runs whose tags are read at once: some milliseconds."""
+
+Mark: TypeAlias = tuple[bool | int | str | None, ...]
+"""What tells that a run has changed: whether it is open, when it ended, whether it is deleted, and some tags."""
+
+Item = TypeVar("Item")
+
+_experiments = sql.table("experiments", sql.column("experiment_id"), sql.column("name"))
+_runs = sql.table(
+    "runs",
+    *map(
+        sql.column,
+        ("run_uuid", "experiment_id", "status", "start_time", "end_time", "lifecycle_stage", "artifact_uri"),
+    ),
+)
+_tags = sql.table("tags", sql.column("run_uuid"), sql.column("key"), sql.column("value"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRun:
+    """A run as MLflow has it."""
+
+    run_id: str
+    experiment: str
+    tags: Mapping[str, str]
+    started: int
+    """Milliseconds since 1970."""
+    ended: int | None
+    """The same; None while it is open."""
+    is_open: bool
+    """Whether MLflow has it as RUNNING."""
+    is_deleted: bool
+    files: str
+    """The address under which its files are."""
+
+    def mark(self, keys: Sequence[str]) -> Mark:
+        """Return what tells that it has changed, the tags called `keys` included."""
+        return (self.is_open, self.ended, self.is_deleted, *map(self.tags.get, keys))
+
+
+class Tables:
+    """The runs in one database of MLflow's; every method may raise what SQLAlchemy does."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = open_engine(url, is_reader=True)
+        self._is_made = False
+
+    def find(
+        self,
+        where: Mapping[str, str],
+        *,
+        experiment: str | None = None,
+        is_open: bool = False,
+        with_deleted: bool = False,
+    ) -> list[TrackedRun]:
+        """Return the runs that carry all of these tags, the latest first.
+
+        Args:
+            where: values of tags by name.
+            experiment: the name of the one to look in; None for all.
+            is_open: only those that MLflow has as RUNNING.
+            with_deleted: also those that were deleted in MLflow.
+        """
+        query = sql.select(_runs).order_by(_runs.c.start_time.desc(), _runs.c.run_uuid)
+        query = query.where(*_carrying(where))
+        if experiment is not None:
+            same = (_experiments.c.experiment_id == _runs.c.experiment_id, _experiments.c.name == experiment)
+            query = query.where(sql.exists().where(*same))
+        if is_open:
+            query = query.where(_runs.c.status == "RUNNING")
+        if not with_deleted:
+            query = query.where(_runs.c.lifecycle_stage == "active")
+        # A database may take capitals for small letters.
+        return [run for run in self._with_tags(query) if all(run.tags.get(name) == where[name] for name in where)]
+
+    def of(self, run_ids: Sequence[str]) -> list[TrackedRun]:
+        """Return those of the runs that are there, deleted ones included."""
+        return [
+            run
+            for piece in _pieces(run_ids)
+            for run in self._with_tags(sql.select(_runs).where(_runs.c.run_uuid.in_(piece)))
+        ]
+
+    def marks(self, where: Mapping[str, str], keys: Sequence[str]) -> dict[str, Mark]:
+        """Return the marks of the runs that carry all of these tags, deleted ones included, by the run's id.
+
+        Args:
+            where: values of tags by name.
+            keys: the tags whose values belong to a mark.
+        """
+        kept = [_tags.alias() for _ in keys]
+        query = sql.select(
+            _runs.c.run_uuid, _runs.c.status, _runs.c.end_time, _runs.c.lifecycle_stage, *(tag.c.value for tag in kept)
+        )
+        joined: sql.FromClause = _runs
+        for key, tag in zip(keys, kept, strict=True):
+            joined = joined.outerjoin(tag, sql.and_(tag.c.run_uuid == _runs.c.run_uuid, tag.c.key == key))
+        rows = self._rows(query.select_from(joined).where(*_carrying(where)))
+        return {
+            run_id: (status == "RUNNING", ended, stage == "deleted", *values)
+            for run_id, status, ended, stage, *values in rows
+        }
+
+    def _with_tags(self, query: sql.Select[Any]) -> Iterator[TrackedRun]:
+        for piece in _pieces(self._rows(query)):
+            tags: dict[str, dict[str, str]] = {row.run_uuid: {} for row in piece}
+            for run_id, key, value in self._rows(sql.select(_tags).where(_tags.c.run_uuid.in_(list(tags)))):
+                tags[run_id][key] = value
+            yield from (_tracked(row, tags[row.run_uuid]) for row in piece)
+
+    def _rows(self, query: sql.Select[Any]) -> Sequence[Any]:
+        with self._engine.connect() as database:
+            self._is_made = self._is_made or sql.inspect(database).has_table(_runs.name)
+            return database.execute(query).all() if self._is_made else []
+
+
+def _carrying(where: Mapping[str, str]) -> list[sql.ColumnElement[bool]]:
+    """Return the conditions that a run carries all of these tags."""
+    same = (_tags.c.run_uuid == _runs.c.run_uuid,)
+    return [sql.exists().where(*same, _tags.c.key == name, _tags.c.value == value) for name, value in where.items()]
+
+
+def _pieces(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    return (items[start : start + PIECE] for start in range(0, len(items), PIECE))
+
+
+def _tracked(row: Any, tags: Mapping[str, str]) -> TrackedRun:
+    return TrackedRun(
+        run_id=str(row.run_uuid),
+        experiment=str(row.experiment_id),
+        tags=tags,
+        started=int(row.start_time),
+        ended=row.end_time,
+        is_open=row.status == "RUNNING",
+        is_deleted=row.lifecycle_stage == "deleted",
+        files=str(row.artifact_uri),
+    )
