@@ -143,13 +143,15 @@ def _identify_solving(
     }
 
 
-def identify(suite: Suite, contestant: Contestant, task: str, seed: int, catalog: Catalog) -> Identity:
-    """Return the identity of one cell of `suite`.
+def identify(
+    suite: Suite, contestant: Contestant, task: str, seed: int, catalog: Catalog, *, shared: Parts | None = None
+) -> Identity:
+    """Return the identity of one cell of `suite`; `shared` are the parts from `identify_suite`, if they are known.
 
     Raises:
         WhitebenchError: the contestant, the task or a metric names something unknown or disputed.
     """
-    shared = identify_suite(suite, task, contestant.recipe, catalog)
+    shared = shared or identify_suite(suite, task, contestant.recipe, catalog)
     name, given = parse_name(contestant.model)
     if catalog.task(parse_name(task)[0]).spec.solve is not None:
         return _identify_solver(shared, contestant, seed, catalog.model(name))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Protocol, TypeAlias, cast
 
 from whitebench import address
 from whitebench.catalog import Catalog, load_catalog
@@ -14,12 +14,39 @@ from whitebench.errors import LostResultError, SuiteError, UnknownNameError
 from whitebench.identity import CellName, Identity, Parts, identify, identify_suite
 from whitebench.names import parse_name
 from whitebench.reading import Direction
-from whitebench.result import CellRecord, CellState
+from whitebench.result import CellRecord, CellState, Result
 from whitebench.store import Store
 from whitebench.suite import Contestant, Suite, load_suite, with_guests
 from whitebench.tags import StoredCell, StoredStudy
 from whitebench.vetting import vet
 from whitebench.wording import listed
+
+Openings: TypeAlias = Mapping[tuple[str, str], int]
+"""How often each test split has been opened, by the contestant's key and the task."""
+
+
+class Archive(Protocol):
+    """What cells are judged by: a store, or an index of one."""
+
+    def cells(self, suite: str, overrides: str) -> Sequence[StoredCell]:
+        """Return every run of a cell of `suite` under exactly these overrides, oldest first."""
+        ...
+
+    def all_openings(self) -> Openings:
+        """Return how often each test split has been opened up to now."""
+        ...
+
+    def result(self, stored: StoredCell) -> Result:
+        """Return a finished cell's result; raises LostResultError."""
+        ...
+
+    def per_sample(self, stored: StoredCell) -> Sequence[float] | None:
+        """Return its primary metric on each test sample, where it is a mean over them; raises LostResultError."""
+        ...
+
+    def parts(self, stored: StoredCell) -> Parts:
+        """Return the parts of the identity that a cell was run with; raises LostResultError."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +101,8 @@ def plan_cells(suite: Suite, catalog: Catalog) -> list[PlannedCell]:
             ranks by a metric of which neither more nor less is better.
     """
     vet(suite, catalog)
+    pairs = {(task, contestant.recipe) for task in suite.tasks for contestant in suite.everyone}
+    parts = {(task, recipe): identify_suite(suite, task, recipe, catalog) for task, recipe in pairs}
     return [
         PlannedCell(
             name=CellName(suite=suite.name, contestant=contestant.label, task=task, seed=seed),
@@ -83,7 +112,7 @@ def plan_cells(suite: Suite, catalog: Catalog) -> list[PlannedCell]:
         )
         for contestant in suite.everyone
         for task in suite.tasks
-        for shared in (identify(suite, contestant, task, suite.seeds[0], catalog),)  # 7 ms, whatever the seed
+        for shared in (identify(suite, contestant, task, 0, catalog, shared=parts[task, contestant.recipe]),)
         for seed in suite.seeds
     ]
 
@@ -112,7 +141,7 @@ def read_ledger(
     catalog = load_catalog(plugins)
     planned = load_suite(suite, overrides)
     uri = address.resolve_uri(store)
-    opened = Store(uri) if address.exists(uri) else None
+    opened = Store(uri, is_reader=True) if address.exists(uri) else None
     return ledger_of(planned, catalog, opened, overrides=overrides, uri=uri, source=suite)
 
 
@@ -131,20 +160,35 @@ def read_studies(ledger: Ledger) -> list[StoredStudy]:
 def ledger_of(
     suite: Suite,
     catalog: Catalog,
-    store: Store | None,
+    archive: Archive | None,
     *,
     overrides: Sequence[str] = (),
     uri: str = "",
     source: str = "",
+    planned: Sequence[PlannedCell] | None = None,
 ) -> Ledger:
-    """Return what `store` (None where there is none yet) has of `suite`."""
-    stored = store.cells(suite.name, canonical_overrides(overrides)) if store else []
-    planned = plan_cells(suite, catalog)
-    records = [judge(cell, pick(stored, cell), store) for cell in planned]
+    """Return what `archive` (None where there is none yet) has of `suite`.
+
+    Args:
+        suite: as it stands now.
+        catalog: where its names are looked up.
+        archive: the store, or an index of it.
+        overrides: those that `suite` was loaded with.
+        uri: the store's, for people.
+        source: the suite as it was asked for.
+        planned: its cells, if they are known.
+    """
+    stored = archive.cells(suite.name, canonical_overrides(overrides)) if archive else []
+    by_name: dict[CellName, list[StoredCell]] = {}
+    for one in stored:
+        by_name.setdefault(one.cell, []).append(one)
+    openings = archive.all_openings() if archive else {}
+    planned = plan_cells(suite, catalog) if planned is None else planned
+    records = [judge(cell, pick(by_name.get(cell.name, ()), cell), archive, openings) for cell in planned]
     known = {cell.name for cell in planned}
     latest = {one.cell: one for one in stored if one.state != "superseded"}
     guests = [one for one in latest.values() if one.is_guest and one.cell not in known]
-    records += [_judge_guest(one, suite, catalog, store) for one in guests if store]
+    records += [_judge_guest(one, suite, catalog, archive, openings) for one in guests if archive]
     metric = catalog.metric(suite.primary).spec
     return Ledger(
         suite=suite,
@@ -202,37 +246,41 @@ def pick(stored: Sequence[StoredCell], planned: PlannedCell) -> StoredCell | Non
     return next((one for one in reversed(mine) if one.state != "superseded"), None)
 
 
-def judge(planned: PlannedCell, stored: StoredCell | None, store: Store | None) -> CellRecord:
-    """Return what the store has of one planned cell, judged by the plan."""
-    if stored is None or store is None:
+def judge(planned: PlannedCell, stored: StoredCell | None, archive: Archive | None, openings: Openings) -> CellRecord:
+    """Return what `archive` has of one planned cell, judged by the plan."""
+    if stored is None or archive is None:
         return CellRecord(cell=planned.name, state="missing", reason="not run yet", is_guest=planned.is_guest)
     is_current = stored.identity == planned.identity.digest
     if stored.state != "finished":
         return _unfinished(stored) if is_current else _missing(stored, "not run since it changed")
     try:
-        changes = [] if is_current else planned.identity.differences(store.parts(stored))
-        return _finished(stored, store, is_stale=not is_current, reason="; ".join(changes))
+        changes = [] if is_current else planned.identity.differences(archive.parts(stored))
+        return _finished(stored, archive, openings, is_stale=not is_current, reason="; ".join(changes))
     except LostResultError as error:
         return _missing(stored, f"{error}: run it again")
 
 
-def _judge_guest(stored: StoredCell, suite: Suite, catalog: Catalog, store: Store) -> CellRecord:
+def _judge_guest(
+    stored: StoredCell, suite: Suite, catalog: Catalog, archive: Archive, openings: Openings
+) -> CellRecord:
     """Judge a cell whose contestant is only in the store, by as much of the plan as can be known."""
     cell, contestant = stored.cell, stored.contestant
     is_planned = cell.task in suite.tasks and (contestant.recipe in suite.recipes or not suite.recipes)
     if is_planned:
         with suppress(UnknownNameError):
             identity = identify(suite, contestant, cell.task, cell.seed, catalog)
-            return judge(PlannedCell(name=cell, contestant=contestant, identity=identity, is_guest=True), stored, store)
+            planned = PlannedCell(name=cell, contestant=contestant, identity=identity, is_guest=True)
+            return judge(planned, stored, archive, openings)
     if stored.state != "finished":
         return _unfinished(stored)
     try:
         if not is_planned:
-            return _finished(stored, store, is_stale=True, reason="its task or recipe has left the suite")
+            why = "its task or recipe has left the suite"
+            return _finished(stored, archive, openings, is_stale=True, reason=why)
         shared = Identity(parts=identify_suite(suite, cell.task, contestant.recipe, catalog))
-        changes = shared.differences(_restricted(store.parts(stored), shared))
+        changes = shared.differences(_restricted(archive.parts(stored), shared))
         note = f"the plugin of {parse_name(contestant.model)[0]} is not loaded: its own code was not compared"
-        return _finished(stored, store, is_stale=bool(changes), reason="; ".join(changes) or note)
+        return _finished(stored, archive, openings, is_stale=bool(changes), reason="; ".join(changes) or note)
     except LostResultError as error:
         return _missing(stored, f"{error}: run it again")
 
@@ -245,14 +293,14 @@ def _restricted(parts: Parts, shared: Identity) -> Parts:
     return kept
 
 
-def _finished(stored: StoredCell, store: Store, *, is_stale: bool, reason: str) -> CellRecord:
+def _finished(stored: StoredCell, archive: Archive, openings: Openings, *, is_stale: bool, reason: str) -> CellRecord:
     return CellRecord(
         cell=stored.cell,
         state="stale" if is_stale else "finished",
         reason=reason,
-        result=store.result(stored),
-        per_sample=store.per_sample(stored),
-        test_openings=store.openings(stored.key, stored.cell.task),
+        result=archive.result(stored),
+        per_sample=archive.per_sample(stored),
+        test_openings=openings.get((stored.key, stored.cell.task), 0),
         run_id=stored.run_id,
         is_guest=stored.is_guest,
     )

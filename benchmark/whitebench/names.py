@@ -6,12 +6,16 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from whitebench.errors import OptionError, near_misses
 from whitebench.quotation import told
 from whitebench.specs import PRESET
 from whitebench.wording import is_plain, listed, plain, shown
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 LONGEST = 1_000
 """Characters of a name with its options."""
@@ -67,7 +71,7 @@ def configure(owner: str, config: type, options: Mapping[str, object]) -> Any:
     Raises:
         OptionError: an option is unknown, does not fit its field, or is refused by the config itself.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     fields = {field.name: field.type for field in dataclasses.fields(config) if field.init}
     for key, given in options.items():
@@ -77,7 +81,7 @@ def configure(owner: str, config: type, options: Mapping[str, object]) -> Any:
         if fields[key] in (int, "int") and re.fullmatch(r"[+-]?[0-9_]{20,}", str(given).strip()):
             raise OptionError(f"{owner}: option {key}={plain(str(given), 60)}: must be below 2^63")
     try:
-        configured: Any = TypeAdapter(config).validate_python(dict(options))
+        configured: Any = _adapter(config).validate_python(dict(options))
     except ValidationError as error:
         raise OptionError(f"{owner}: {'; '.join(_fault(fault) for fault in error.errors())}") from error
     except Exception as error:  # a stranger's __post_init__, or an annotation that nobody can resolve
@@ -97,6 +101,13 @@ def configured(kind: str, text: str, config: type, presets: Mapping[str, Mapping
     """
     who = f"{kind} {plain(text, 100)}"
     return configure(who, config, with_preset(who, presets or {}, parse_name(text)[1]))
+
+
+@cache
+def _adapter(config: type) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(config)
 
 
 def _fault(fault: Any) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,6 +26,7 @@ from whitebench.identity import CellName, Parts, canonical
 from whitebench.outage import said_plainly
 from whitebench.result import Chosen, Failure, Result, digest, result_from_json, to_json
 from whitebench.suite import Contestant
+from whitebench.tables import Mark, TrackedRun
 from whitebench.tags import StoredCell, StoredStudy, Tag, contestant_key, read_cell
 from whitebench.tracking import Point, Status, Tracking, queryable
 
@@ -50,9 +53,12 @@ STATUSES: Mapping[str, Status] = {
 
 
 class Store:
-    """Results behind one MLflow tracking URI; every method may raise StoreError."""
+    """Results behind one MLflow tracking URI; every method may raise StoreError.
 
-    def __init__(self, uri: str, *, patience: float = PATIENCE) -> None:
+    A reader's makes no tables, and where there is a database it is open in a moment: nothing needs MLflow.
+    """
+
+    def __init__(self, uri: str, *, patience: float = PATIENCE, is_reader: bool = False) -> None:
         is_shared, is_made = sqlite_file(claims_url(uri)) is None, True
         if is_shared:
             check_server(uri)
@@ -60,9 +66,9 @@ class Store:
                 is_made = "experiments" in check_database(uri)
         self.claims = Claims(claims_url(uri), patience=patience)
         # Two that find a server's database empty would both make MLflow's tables, or use them half made.
-        is_in_the_making = is_shared and (not is_made or bool(self.claims.living(MAKING)))
+        is_in_the_making = is_shared and not is_reader and (not is_made or bool(self.claims.living(MAKING)))
         with self.claims.alone(MAKING) if is_in_the_making else nullcontext():
-            self.tracking = Tracking(uri, patience=patience)
+            self.tracking = Tracking(uri, patience=patience, is_reader=is_reader)
 
     def hurry(self) -> None:
         """Wait for the store no more: it has been waited for long enough."""
@@ -123,6 +129,14 @@ class Store:
         """
         same = self.tracking.runs_anywhere({Tag.KEY: key, Tag.TASK: queryable(task)})
         return sum(int(run.tags.get(Tag.OPENINGS, 0)) for run in same)
+
+    def all_openings(self) -> Counter[tuple[str, str]]:
+        """Return how often each test split has been opened up to now, by contestant and task as in `openings`."""
+        counted: Counter[tuple[str, str]] = Counter()
+        for mark in self.tracking.marks({Tag.KIND: "cell"}, (Tag.KEY, Tag.TASK, Tag.OPENINGS)).values():
+            *_, key, task, openings = mark
+            counted[str(key), str(task)] += int(openings or 0)
+        return counted
 
     def finish_cell(self, run_id: str, result: Result, folder: Path) -> None:
         """Store a cell's result with what its fit left in `folder`, and mark the cell's older runs."""
@@ -278,6 +292,15 @@ class Store:
         """Return every run of a cell of `suite` under exactly these overrides, oldest first."""
         return self._cells(suite, {Tag.OVERRIDES: queryable(overrides)})
 
+    def changed_cells(self, seen: Mapping[str, Mark]) -> tuple[dict[str, Mark], list[StoredCell]]:
+        """Return the marks of the runs of all cells, by id, and those of them that are news, oldest first.
+
+        Deleted ones are included. News is what is open, and what has not the mark under which it was `seen`: a cell
+        that was finished, superseded, deleted or restored since then.
+        """
+        marks, news = self.tracking.changed_runs({Tag.KIND: "cell"}, (Tag.STATE, Tag.RESULT, Tag.OPENINGS), seen)
+        return marks, self._as_they_stand(news)
+
     def runs_of(self, cell: CellName, overrides: str) -> list[StoredCell]:
         """Return every run of one cell under exactly these overrides, oldest first."""
         same = {Tag.CONTESTANT: cell.contestant, Tag.TASK: queryable(cell.task), Tag.SEED: str(cell.seed)}
@@ -289,17 +312,20 @@ class Store:
         Raises:
             LostResultError: its result.json is gone, or not the one that was stored, or of another form.
         """
+        return read_result(stored, self.result_text(stored))
+
+    def result_text(self, stored: StoredCell) -> bytes:
+        """Return a finished cell's result.json.
+
+        Raises:
+            LostResultError: it is gone, or not the one that was stored.
+        """
         text = self._file(stored, RESULT)
         if digest(text) != stored.result_sha256:
             raise LostResultError(f"{stored.cell}: result.json of run {stored.run_id} is not what was stored")
-        try:
-            return result_from_json(text)
-        except ValueError as error:
-            raise LostResultError(
-                f"{stored.cell}: result.json of run {stored.run_id} cannot be read: {error}"
-            ) from error
+        return text
 
-    def per_sample(self, stored: StoredCell) -> list[float] | None:
+    def per_sample(self, stored: StoredCell) -> array[float] | None:
         """Return the primary metric on each test sample of a finished cell, where it is a mean over samples.
 
         Raises:
@@ -312,7 +338,7 @@ class Store:
             arrays = load(self._file(stored, PREDICTIONS))
         except SafetensorError as error:
             raise LostResultError(f"{stored.cell}: {PREDICTIONS} of run {stored.run_id} is damaged") from error
-        return [float(value) for value in arrays["primary"]] if "primary" in arrays else None
+        return array("d", arrays["primary"].astype("float64").tobytes()) if "primary" in arrays else None
 
     def pictures(self, run_id: str) -> dict[str, Picture]:
         """Return what a finished cell's readings are drawn from; empty where it has none.
@@ -353,9 +379,10 @@ class Store:
 
     def _cells(self, suite: str, where: Mapping[str, str]) -> list[StoredCell]:
         """Return runs of cells, oldest first; one that is open though its owner is dead counts as interrupted."""
-        cells = sorted(
-            map(read_cell, self.tracking.runs(suite, {Tag.KIND: "cell", **where})), key=lambda one: one.started
-        )
+        return self._as_they_stand(self.tracking.runs(suite, {Tag.KIND: "cell", **where}))
+
+    def _as_they_stand(self, runs: Iterable[TrackedRun]) -> list[StoredCell]:
+        cells = sorted(map(read_cell, runs), key=lambda one: one.started)
         living = self.claims.living("cell/") if any(one.state == "running" for one in cells) else {}
         return [
             replace(one, state="interrupted") if one.state == "running" and not _is_held(one.claim, living) else one
@@ -363,7 +390,7 @@ class Store:
         ]
 
     def _file(self, stored: StoredCell, name: str) -> bytes:
-        content = self.tracking.read_file(stored.run_id, name)
+        content = self.tracking.read_file(stored.run_id, name, stored.files)
         if content is None:
             raise LostResultError(f"{stored.cell}: {name} of run {stored.run_id} is gone")
         return content
@@ -382,6 +409,18 @@ class Store:
                 continue
             self.close_orphan(other.run_id)
             self.tracking.tag(other.run_id, {Tag.STATE: "superseded"})
+
+
+def read_result(stored: StoredCell, text: bytes) -> Result:
+    """Return the result that a finished cell's result.json says.
+
+    Raises:
+        LostResultError: it is of another form.
+    """
+    try:
+        return result_from_json(text)
+    except ValueError as error:
+        raise LostResultError(f"{stored.cell}: result.json of run {stored.run_id} cannot be read: {error}") from error
 
 
 def _is_held(claim: str, living: Collection[str]) -> bool:

@@ -62,6 +62,13 @@ class StoredCell:
     """Milliseconds since 1970."""
     result_sha256: str
     claim: str
+    overrides: str = ""
+    """As they stand in the store, on one line."""
+    openings: int = 0
+    """How often the run opened the test split."""
+    is_deleted: bool = False
+    files: str = ""
+    """The address under which its files are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +103,10 @@ def read_cell(run: TrackedRun) -> StoredCell:
         started=run.started,
         result_sha256=tags.get(Tag.RESULT, ""),
         claim=tags.get(Tag.CLAIM, ""),
+        overrides=tags.get(Tag.OVERRIDES, ""),
+        openings=int(tags.get(Tag.OPENINGS, 0)),
+        is_deleted=run.is_deleted,
+        files=run.files,
     )
 
 

@@ -123,6 +123,13 @@ class Tracking:
                 return self._search(ids, where, view=ViewType.ALL)
 
     @patient
+    def marks(self, where: Mapping[str, str], keys: Sequence[str]) -> dict[str, Mark]:
+        """Return the marks of the runs that carry all of these tags, deleted ones included, by the run's id."""
+        if tables := self._readable:
+            return tables.marks(where, keys)
+        return {run.run_id: run.mark(keys) for run in self.runs_anywhere(where)}
+
+    @patient
     def changed_runs(
         self, where: Mapping[str, str], keys: Sequence[str], seen: Mapping[str, Mark]
     ) -> tuple[dict[str, Mark], list[TrackedRun]]:

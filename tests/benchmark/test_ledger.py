@@ -13,6 +13,7 @@ import pytest
 from whitebench import Reference
 from whitebench.catalog import Catalog
 from whitebench.errors import StoreError, SuiteError, UnknownNameError
+from whitebench.identity import identify
 from whitebench.ledger import (
     Published,
     canonical_overrides,
@@ -63,6 +64,12 @@ def test_cells_stand_in_the_suites_order(suite: Suite, catalog: Catalog) -> None
         "blobs/searching/blobs/0",
         "blobs/searching/blobs/1",
     ]
+
+
+def test_a_cell_planned_among_others_is_the_cell_alone(suite: Suite, catalog: Catalog) -> None:
+    for cell in plan_cells(suite, catalog):
+        alone = identify(suite, cell.contestant, cell.name.task, cell.name.seed, catalog)
+        assert alone.digest == cell.identity.digest
 
 
 def test_without_a_store_everything_is_missing(suite: Suite, catalog: Catalog) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from whitebench.store import Store
 from whitebench.suite import Contestant
 from whitebench.tags import Tag
 
+NewStore = Callable[[Path], Store]
 PARTS: dict[str, Any] = {
     "contestant": {"model": "tiny", "options": {"width": 8}, "objective": "cross-entropy", "readout": "head"},
     "seed": 0,
@@ -35,7 +39,7 @@ PROVENANCE = Provenance(
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], Store]) -> Store:
+def shared(tmp_path_factory: pytest.TempPathFactory, new_store: NewStore) -> Store:
     """One store for tests that use suites of their own."""
     return new_store(tmp_path_factory.mktemp("store"))
 
@@ -98,7 +102,7 @@ def test_a_finished_cell_is_read_back_as_it_was_written(shared: Store, tmp_path:
     [stored] = shared.cells("whole", "")
     assert (stored.cell, stored.state, stored.run_id) == (name("whole"), "finished", run_id)
     assert to_json(shared.result(stored)) == to_json(result("whole"))
-    assert shared.per_sample(stored) == [0.0, 1.0]
+    assert shared.per_sample(stored) == array("d", [0.0, 1.0])
     assert shared.parts(stored) == PARTS
     files = {file.path for file in client(shared).list_artifacts(run_id)}
     assert files == {"identity.json", "result.json", "fit.log", "predictions.safetensors"}
@@ -182,6 +186,42 @@ def test_openings_are_counted_over_the_whole_store(shared: Store) -> None:
     other = Contestant(model="x", recipe="lion")
     assert opening(shared, open_cell(shared, "another", parts=parts, contestant=other)) == 1
     assert opening(shared, open_cell(shared, "opened", parts={**parts, "contestant": PARTS["contestant"]})) == 1
+    counted = shared.all_openings()
+    assert counted["tiny[width=99]+cross-entropy+plain", "blobs"] == 4
+    assert {who: shared.openings(*who) for who in counted} == counted
+
+
+def test_news_is_told_of_every_run_once_and_of_open_ones_always(tmp_path: Path, new_store: NewStore) -> None:
+    store = new_store(tmp_path)
+    first, second = open_cell(store, "news"), open_cell(store, "news", claim="nobody")
+    store.claims.take("cell/news/0")
+    seen, cells = store.changed_cells({})
+    assert {one.run_id: one.state for one in cells} == {first: "running", second: "interrupted"}
+    for run_id in (first, second):
+        store.finish_cell(run_id, result("news"), left_by_a_fit(tmp_path / run_id))
+    seen, cells = store.changed_cells(seen)
+    assert {one.run_id: one.state for one in cells} == {first: "superseded", second: "finished"}
+    assert store.changed_cells(seen) == (seen, [])
+    client(store).delete_run(second)
+    seen, [deleted] = store.changed_cells(seen)
+    assert (deleted.run_id, deleted.is_deleted) == (second, True)
+    store.claims.close()
+
+
+def test_whoever_only_reads_a_database_does_not_wait_for_mlflow(shared: Store, tmp_path: Path) -> None:
+    run_id = open_cell(shared, "read")
+    shared.finish_cell(run_id, result("read"), left_by_a_fit(tmp_path / "fit"))
+    reading = f"""
+import sys
+from whitebench.store import Store
+store = Store({shared.tracking.uri!r}, is_reader=True)
+[cell] = store.cells("read", "")
+print(cell.run_id, store.result(cell).score("error").value, store.per_sample(cell), store.parts(cell)["seed"])
+assert store.all_openings() and store.pictures(cell.run_id) == dict()
+assert "mlflow" not in sys.modules
+"""
+    said = subprocess.run([sys.executable, "-c", reading], capture_output=True, text=True, check=False, timeout=120)
+    assert said.stdout == f"{run_id} 0.25 array('d', [0.0, 1.0]) 0\n", said.stderr
 
 
 def test_the_choice_stands_in_a_cells_run_before_its_test_split_can_be_opened(shared: Store) -> None:
@@ -404,7 +444,7 @@ def test_a_result_that_was_lost_is_said_to_be(shared: Store, tmp_path: Path, dam
         shared.per_sample(stored)
 
 
-def test_a_deleted_experiment_is_refused_with_what_to_do(tmp_path: Path, new_store: Callable[[Path], Store]) -> None:
+def test_a_deleted_experiment_is_refused_with_what_to_do(tmp_path: Path, new_store: NewStore) -> None:
     store = new_store(tmp_path)
     open_cell(store, "gone")
     gone = client(store).get_experiment_by_name("gone")

@@ -85,7 +85,8 @@ def plan(
 
     catalog, whole, selected = select_cells(suite, plugins, overrides, models=models, tasks=tasks, seeds=seeds)
     uri = resolve_uri(store)
-    ledger = ledger_of(whole, catalog, Store(uri) if exists(uri) else None, overrides=overrides, uri=uri)
+    opened = Store(uri, is_reader=True) if exists(uri) else None
+    ledger = ledger_of(whole, catalog, opened, overrides=overrides, uri=uri)
     finished = {record.cell for record in ledger.records if record.state == "finished"}
     cells = [cell for cell in selected if cell.name not in finished]
     owed = trials_owed(whole, cells, catalog, Storage.of_store(uri))
@@ -199,7 +200,7 @@ def _draw(cell: str, ledger: Any, record: Any, folder: Path) -> list[str]:
 
     if record.result is None:
         raise WhitebenchError(f"{cell} has no figures: it is {record.state}; whitebench run makes its result")
-    pictures = Store(ledger.store_uri).pictures(record.run_id)
+    pictures = Store(ledger.store_uri, is_reader=True).pictures(record.run_id)
     drawers = [point.load() for point in entry_points(group="whitebench.figures")]
     return [str(file) for draw in drawers for file in draw(record.result, pictures, folder)]
 
