@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -126,6 +127,17 @@ def state_folder() -> Path:
     """
     stated = Path(os.environ.get("XDG_STATE_HOME", ""))
     return (stated if stated.is_absolute() else Path.home() / ".local" / "state") / "whitebench"
+
+
+def cache_folder() -> Path:
+    """Return the folder of the user's own for what can be made again (XDG Base Directory 0.8; macOS: Library/Caches).
+
+    A relative path in `XDG_CACHE_HOME` is ignored, as that specification says. Raises RuntimeError: there is no home.
+    """
+    stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if stated.is_absolute():
+        return stated / "whitebench"
+    return Path.home().joinpath(*(["Library", "Caches"] if sys.platform == "darwin" else [".cache"])) / "whitebench"
 
 
 def claims_url(uri: str) -> str:

@@ -243,7 +243,8 @@ def _flat(value: object, where: str = "") -> dict[str, object]:
         for key, inner in value.items():
             flat |= _flat(inner, f"{where}.{key}" if where else str(key))
         return flat
-    return {where: json.loads(canonical(value))}
+    is_plain = isinstance(value, str | int | float | None)
+    return {where: value if is_plain else json.loads(canonical(value))}
 
 
 def _show(value: object) -> str:

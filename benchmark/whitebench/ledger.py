@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -122,6 +123,11 @@ def canonical_overrides(overrides: Sequence[str]) -> str:
     sides = [override.partition("=") for override in overrides]
     values = {key.strip(): value.strip() for key, _, value in sides}  # the last of two counts, as in the suite
     return " ".join(f"{key}={value}" for key, value in sorted(values.items()) if key.partition(".")[0] != "limits")
+
+
+def overrides_of(text: str) -> tuple[str, ...]:
+    """Return the overrides that `canonical_overrides` made one text of, as `load_suite` takes them."""
+    return tuple(re.split(r" (?=[\w.-]+=)", text)) if text else ()
 
 
 def read_ledger(

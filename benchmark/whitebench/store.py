@@ -27,8 +27,8 @@ from whitebench.outage import said_plainly
 from whitebench.result import Chosen, Failure, Result, digest, result_from_json, to_json
 from whitebench.suite import Contestant
 from whitebench.tables import Mark, TrackedRun
-from whitebench.tags import StoredCell, StoredStudy, Tag, contestant_key, read_cell
-from whitebench.tracking import Point, Status, Tracking, queryable
+from whitebench.tags import StoredCell, StoredStudy, Tag, contestant_key, queryable, read_cell
+from whitebench.tracking import Point, Status, Tracking
 
 if TYPE_CHECKING:
     from whitebench.reading import Picture
@@ -324,6 +324,14 @@ class Store:
         if digest(text) != stored.result_sha256:
             raise LostResultError(f"{stored.cell}: result.json of run {stored.run_id} is not what was stored")
         return text
+
+    def identity_text(self, stored: StoredCell) -> bytes:
+        """Return the identity.json of a cell: the parts of its identity as canonical JSON.
+
+        Raises:
+            LostResultError: it is gone.
+        """
+        return self._file(stored, IDENTITY)
 
     def per_sample(self, stored: StoredCell) -> array[float] | None:
         """Return the primary metric on each test sample of a finished cell, where it is a mean over samples.

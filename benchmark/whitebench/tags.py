@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from whitebench.identity import CellName, Parts
 from whitebench.specs import HEAD
 from whitebench.suite import Contestant
 from whitebench.tables import TrackedRun
-from whitebench.tracking import queryable
 
 
 class Tag:
@@ -86,7 +86,6 @@ class StoredStudy:
 def read_cell(run: TrackedRun) -> StoredCell:
     """Return what the tags of a cell's run say."""
     tags = run.tags
-    contestant = Contestant(**json.loads(tags[Tag.CONTESTANT_SPEC]))
     state = tags[Tag.STATE]
     is_half_stored = state == "finished" and Tag.RESULT not in tags
     return StoredCell(
@@ -97,7 +96,7 @@ def read_cell(run: TrackedRun) -> StoredCell:
         state="interrupted" if is_half_stored else state,
         identity=tags[Tag.IDENTITY],
         key=tags[Tag.KEY],
-        contestant=contestant,
+        contestant=_contestant(tags[Tag.CONTESTANT_SPEC]),
         is_guest=tags[Tag.IS_GUEST] == "true",
         failure=f"{tags.get(Tag.FAILURE, '')}: {tags.get(Tag.MESSAGE, '')}" if state == "failed" else "",
         started=run.started,
@@ -108,6 +107,16 @@ def read_cell(run: TrackedRun) -> StoredCell:
         is_deleted=run.is_deleted,
         files=run.files,
     )
+
+
+@lru_cache(4096)
+def _contestant(spec: str) -> Contestant:
+    return Contestant(**json.loads(spec))
+
+
+def queryable(text: str) -> str:
+    """Return `text` as a tag that runs can be found by: MLflow's queries know no escape for a quote."""
+    return text.replace("'", "’")
 
 
 def contestant_key(parts: Parts, contestant: Contestant) -> str:

@@ -268,11 +268,6 @@ class Tracking:
                 return runs
 
 
-def queryable(text: str) -> str:
-    """Return `text` as a tag that runs can be found by: MLflow's queries know no escape for a quote."""
-    return text.replace("'", "’")
-
-
 def _curve_name(name: str) -> str:
     """Return a name that MLflow takes: letters, digits and `_ - . : /`, and no path that leads elsewhere."""
     plain = posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).lstrip("./")

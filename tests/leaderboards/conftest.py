@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.benchmark.conftest import catalog, new_store, plugin, write_suite
 from whitebench.identity import CellName
 from whitebench.provenance import Provenance
 from whitebench.reading import Direction
 from whitebench.result import CellRecord, CellState, Chosen, Result, Score
 from whitebench_leaderboards.heading import Heading
+
+__all__ = ["catalog", "new_store", "plugin", "write_suite"]  # fixtures
 
 _PROVENANCE = Provenance(
     commit=None,
