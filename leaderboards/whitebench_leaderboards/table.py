@@ -39,7 +39,7 @@ def _table(board: Board, width: int) -> Group:
     for sheet in sheets_of(board):
         keys = fitting(sheet, width)
         hidden = [one for one in sheet.columns if one.key not in keys and not _is_blank(sheet, one)]
-        left_out.update((column.name, None) for column in hidden if not column.is_null)
+        left_out.update((column.name.partition("/")[0], None) for column in hidden if not column.is_null)
         left_out.update({"the nulls of scores": None} if any(column.is_null for column in hidden) else {})
         parts += _sheet(sheet.select(keys), width)
     whole = overview(board)
