@@ -309,6 +309,7 @@ def _finished(stored: StoredCell, archive: Archive, openings: Openings, *, is_st
         test_openings=openings.get((stored.key, stored.cell.task), 0),
         run_id=stored.run_id,
         is_guest=stored.is_guest,
+        is_trained_elsewhere=bool(stored.contestant.weights) and stored.contestant.epochs == 0,
     )
 
 

@@ -212,6 +212,8 @@ class CellRecord:
     """The cell's MLflow run."""
     is_guest: bool = False
     """Whether the contestant was added on the command line and does not stand in the suite's file."""
+    is_trained_elsewhere: bool = False
+    """Whether it was scored with weights from a file, as they are."""
 
 
 def to_json(record: Result | Failure) -> bytes:

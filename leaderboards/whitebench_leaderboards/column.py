@@ -289,7 +289,8 @@ def _trials(entry: Entry) -> Cell:
     if entry.spent is None or entry.spent.is_solved:
         return Cell(text=NOTHING)
     if entry.spent.epochs_allowed == 0:
-        return Cell(text="none", notes=("not trained here: scored as it stands",))
+        notes = () if entry.is_trained_elsewhere else ("not trained here: scored as it stands",)
+        return Cell(text="none", notes=notes)
     if entry.spent.trials_allowed == 0:
         return Cell(text="none", notes=("not tuned: the recipe's stated values",))
     lost = [

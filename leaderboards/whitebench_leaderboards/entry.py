@@ -67,6 +67,8 @@ class Entry:
     contestant: str
     task: str
     is_guest: bool
+    is_trained_elsewhere: bool
+    """Whether it was scored with weights from a file, as they are."""
     is_stale: bool
     """Whether its numbers come from stale cells, because it has no others."""
     cells: tuple[EntryCell, ...]
@@ -112,6 +114,8 @@ class Entry:
         flags = []
         if self.is_guest:
             flags.append("guest: added on the command line, not in the suite's file")
+        if self.is_trained_elsewhere:
+            flags.append("trained elsewhere: scored with the weights of a file, as they are")
         if self.is_stale:
             reasons = distinct(cell.reason for cell in self.cells if cell.state == "stale" and cell.reason)
             flags.append(": ".join(["stale and unranked, numbers from before a change", *reasons]))
@@ -138,6 +142,7 @@ def make_entry(records: Sequence[CellRecord], heading: Heading, confidence: floa
         contestant=records[0].cell.contestant,
         task=records[0].cell.task,
         is_guest=any(record.is_guest for record in records),
+        is_trained_elsewhere=any(record.is_trained_elsewhere for record in records),
         is_stale=bool(stale) and not finished,
         cells=tuple(_cell(record, heading.primary) for record in records),
         primary=primary,

@@ -138,6 +138,12 @@ def test_a_guest_is_ranked_and_marked(world: World) -> None:
     assert any(flag.startswith("guest") for flag in entry.flags)
 
 
+def test_weights_that_were_trained_elsewhere_are_marked(world: World) -> None:
+    records = [replace(world.record("given", seed, 0.9), is_trained_elsewhere=True) for seed in range(3)]
+    entry = only(make_board(records, world.heading()))
+    assert entry.flags == ("trained elsewhere: scored with the weights of a file, as they are",)
+
+
 def test_a_test_split_opened_more_often_than_there_are_seeds_is_flagged(world: World) -> None:
     often = [world.record("a", seed, 0.9, test_openings=seed + 3) for seed in range(3)]
     fair = [world.record("b", seed, 0.9, test_openings=seed + 1) for seed in range(3)]

@@ -141,6 +141,11 @@ def test_a_run_scores_the_released_weights_as_they_stand_and_trains_on_from_them
     # One batch holds all samples, and the first step of Adam moves no weight by more than the learning rate.
     moved = max(float((trained[name] - given[name]).abs().max()) for name in given)
     assert moved == pytest.approx(1e-5, rel=0.02)
+    board = json.loads(type_in("whitebench", "board", "given.toml", "--json").stdout)
+    assert {one["contestant"]: one["is_trained_elsewhere"] for one in board["entries"]} == {
+        "as-it-stands": True,
+        "trained-on": False,
+    }
 
 
 def is_trained(identity: Path) -> bool:
