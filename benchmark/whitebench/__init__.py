@@ -1,6 +1,7 @@
 """whitebench: the benchmark suite for transformers whose layers claim to do something one can write down.
 
-This is the plugin author's one import: the Specs, the words they use, and the hook marker.
+This is the plugin author's one import: the Specs, the words they use, and the hook marker. In a notebook it also looks
+into a network of one's own, and loads a board.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from whitebench.specs import (
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from pathlib import Path
 
     from torch import Tensor, nn
 
+    from whitebench.frames import Frames
     from whitebench.lens import Data, Plan
     from whitebench.scoring import Scored
 
@@ -66,6 +69,7 @@ __all__ = [
     "__version__",
     "beat",
     "hookimpl",
+    "load_board",
     "score",
     "trace",
 ]
@@ -91,3 +95,12 @@ def score(
     from whitebench.lens import score_model
 
     return score_model(model, data, metrics, spec, untrained=untrained, batch_size=batch_size)
+
+
+def load_board(
+    suite: str, *, store: str | None = None, plugins: Sequence[str | Path] = (), overrides: Sequence[str] = ()
+) -> Frames:
+    """Return a suite's board as pandas frames; see `whitebench.frames.load_frames`."""
+    from whitebench.frames import load_frames
+
+    return load_frames(suite, store=store, plugins=plugins, overrides=overrides)

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -67,7 +67,7 @@ class Identity:
 
     parts: Parts
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The sha256 of the parts as canonical JSON."""
         return digest_of(self.parts)

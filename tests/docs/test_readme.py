@@ -36,13 +36,13 @@ def commands() -> list[str]:
 
 
 def test_the_example_model_is_the_one_in_the_examples_folder() -> None:
-    shown, _ = blocks("python")
+    shown, *_ = blocks("python")
     assert shown == (ROOT / "examples" / "my_model.py").read_text(encoding="utf-8")
 
 
 def test_the_example_of_a_network_of_ones_own_is_shown_and_scores_it() -> None:
     example = ROOT / "examples" / "own_network.py"
-    _, shown = blocks("python")
+    _, shown, _ = blocks("python")
     assert shown == example.read_text(encoding="utf-8")
     told = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True, timeout=240)
     values = {line.split()[0]: line.split()[1] for line in told.stdout.splitlines()}
@@ -103,6 +103,9 @@ def test_every_command_does_what_it_says(tmp_path: Path, type_in: Type) -> None:
     assert re.search(r"\bmy-model\b.* ± .*3/3", printed["whitebench board smoke --plugin my_model.py"])
     assert "cells to do: 0," in printed["whitebench run smoke"]
     assert "Overridden" in printed[next(command for command in printed if "--set" in command)]
+
+    notebook = type_in("python", "-c", blocks("python")[2])
+    assert re.search(r"\d +vit +\d +\d +0\.9", notebook.stdout), notebook.stderr
 
     board = json.loads(type_in("whitebench", "board", "smoke", "--json").stdout)
     means = {entry["contestant"]: entry["primary"]["mean"] for entry in board["entries"]}
