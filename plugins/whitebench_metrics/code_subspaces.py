@@ -6,7 +6,7 @@ With the codes x of a group's tokens, those that come from one true subspace (to
 
 nonzero    mean number of codes of a token that are not exactly zero, over R: 1 is the truth. Less cannot hold the
            signal; codes that are never negative hold it from R on, if there are two of them to a coefficient. A GELU
-           makes no zeros: `dense codes` are the number of codes over R
+           makes hardly any zeros: `dense codes` are the number of codes over R
 own        sum_i max_g E_g[x_i^2] / sum_i sum_g E_g[x_i^2], the share of the codes' energy that is in the group where
            each is most at work: 1 where no code serves two groups. `uniform codes` serve all alike: 1 / G
 

@@ -1,7 +1,7 @@
 """Sparsity: how few of a layer's codes are at work, by three measures, each the mean over a sample's tokens x in R^n.
 
 nonzero           |{i : x_i != 0}| / n, CRATE's own (Yu et al., arXiv 2306.01129, section 3): exact zeros, as a
-                  ReLU makes them; a GELU makes none
+                  ReLU makes them; a GELU has some only where float32 rounds its tail to zero, below -5.55
 above-threshold   |{i : |x_i| > 0.05 max|x|}| / n, which a smooth activation can lower too
 hoyer             (sqrt(n) - |x|_1 / |x|_2) / (sqrt(n) - 1): 0 where all |x_i| are equal, 1 where one is alone
                   (Hoyer, "Non-negative Matrix Factorization with Sparseness Constraints", JMLR 5, 2004, section 3.1)
