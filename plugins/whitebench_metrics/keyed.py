@@ -68,8 +68,12 @@ class KeyedMetric(Metric):
         """Return the rows of all processes under each key, keys in ascending order."""
         if len(self.keys) == 0:
             return {}
-        keys, sizes, rows = (dim_zero_cat(state) for state in (self.keys, self.sizes, self.rows))
+        keys = dim_zero_cat(self.keys)
         found: dict[int, list[Tensor]] = {int(key): [] for key in keys.sort().values}
-        for key, row in zip(keys, torch.split(rows, sizes.int().tolist()), strict=True):
+        # Of several processes the rows come as one tensor; of this one alone as they are kept, without a copy.
+        state: Tensor | list[Tensor] = self.rows
+        if isinstance(state, Tensor) or len(state) != len(keys):
+            state = list(torch.split(dim_zero_cat(state), dim_zero_cat(self.sizes).int().tolist()))
+        for key, row in zip(keys, state, strict=True):
             found[int(key)].append(row)
         return found

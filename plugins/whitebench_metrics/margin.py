@@ -112,8 +112,11 @@ class Margin(KeyedMetric):
         depth, tokens, width = map(int, found[HEADER][0].tolist())
         forms_LHDE = found[FORMS][0].reshape(depth, self.heads, width, width + 1)
         sample = sampled([key for key in found if key >= 0], samples_kept(tokens))
-        inputs_SLND = torch.stack([found[key][0].reshape(depth, tokens, width) for key in sample])
-        layers = [self._layer(inputs_SLND[:, place], forms_LHDE[place], place) for place in range(depth)]
+        kept = [found[key][0].reshape(depth, tokens, width) for key in sample]
+        layers = [
+            self._layer(torch.stack([one_LND[place] for one_LND in kept]), forms_LHDE[place], place)
+            for place in range(depth)
+        ]
         return _read(layers, is_tied=self.is_tied)
 
     def _layer(self, tokens_SND: Tensor, forms_HDE: Tensor, place: int) -> _Layer:
