@@ -263,6 +263,7 @@ def _score_inside(
             beat()
         start += size
         size = max(1, min(batch_size, TRACED_BYTES * len(given["index"]) // max(_traced_bytes(given, kinds), 1)))
+        del given  # before the next look: two of them would be held at once
     for spec, metric in living:
         beat()
         try:
