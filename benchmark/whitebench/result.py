@@ -36,13 +36,13 @@ class Score:
     value: float | None
     unscored: str | None = None
     """Why there is no value; None where there is one."""
-    profile: Sequence[float] = ()
+    profile: tuple[float, ...] = ()
     """One number per layer, first layer first."""
-    spread: Sequence[float] = ()
+    spread: tuple[float, ...] = ()
     """Per layer, the unbiased standard deviation over samples."""
     nulls: Mapping[str, float] = field(default_factory=dict)
     """The value where the claim cannot hold, by the null's name."""
-    null_profiles: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    null_profiles: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """The same per layer."""
 
     @classmethod

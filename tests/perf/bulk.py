@@ -164,9 +164,9 @@ def _result(cell: PlannedCell, draw: random.Random, accuracy: float) -> Result:
 
 
 def _score(name: str, value: float, profile: Sequence[float] = ()) -> Score:
-    null = [value / 2 for _ in profile]
+    null = tuple(value / 2 for _ in profile)
     return Score(
         name=name, metric=name.partition("/")[0], version=1, direction="higher", unit="share", value=value,
-        profile=profile, spread=null, nulls={"untrained": value / 2} if profile else {},
+        profile=tuple(profile), spread=null, nulls={"untrained": value / 2} if profile else {},
         null_profiles={"untrained": null} if profile else {},
     )  # fmt: skip
