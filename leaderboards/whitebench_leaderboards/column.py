@@ -32,6 +32,8 @@ class Cell:
 
     text: str = ""
     quantity: Quantity | None = None
+    value: float | None = None
+    """What a reader may sort by, no digit cut; None where there is nothing to compare."""
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -206,7 +208,7 @@ def _rank(entry: Entry) -> Cell:
         needs_reason = entry.primary.values and not entry.is_stale  # the others say why at their name or below
         return Cell(text=NOTHING, notes=(f"unranked: {entry.unranked}",) if needs_reason else ())
     low, high = entry.rank
-    return Cell(text=str(low) if low == high else f"{low}–{high}")
+    return Cell(text=str(low) if low == high else f"{low}–{high}", value=low)
 
 
 def _contestant(entry: Entry) -> Cell:
@@ -223,7 +225,7 @@ def _score(summary: Summary | None, *, is_primary: bool = False) -> Cell:
     if is_primary and half_width is None:
         notes = (*notes, f"no interval: {summary.estimate.reason}")
     write = percent if summary.unit == SHARE else plus_minus
-    return Cell(quantity=write(mean, half_width), notes=notes)
+    return Cell(quantity=write(mean, half_width), value=mean, notes=notes)
 
 
 def _unscored(summary: Summary) -> tuple[str, ...]:
@@ -244,7 +246,8 @@ def _cost(summary: Summary | None) -> Cell:
         return Cell(text=NOTHING)
     if summary.estimate.mean is None:
         return Cell(text=NOTHING, notes=_unscored(summary))
-    return Cell(quantity=human(summary.estimate.mean, summary.unit), notes=_unscored(summary))
+    mean = summary.estimate.mean
+    return Cell(quantity=human(mean, summary.unit), value=mean, notes=_unscored(summary))
 
 
 def _gap(board: Board) -> Callable[[Entry], Cell]:
@@ -254,12 +257,13 @@ def _gap(board: Board) -> Callable[[Entry], Cell]:
 
     def gap(entry: Entry) -> Cell:
         if entry.is_leader or entry.rank is None:
-            return Cell(text="best" if entry.is_leader else NOTHING)
+            return Cell(text="best", value=0.0) if entry.is_leader else Cell(text=NOTHING)
         difference = board.compare(entry.task, leaders[entry.task], entry.contestant)
         if difference is None or difference.value is None:
             return Cell(text=NOTHING)
         notes = (f"cannot be compared: {difference.reason}",) if difference.reason else ()
-        return Cell(quantity=write(-difference.value, difference.smallest, is_signed=True), notes=notes)
+        quantity = write(-difference.value, difference.smallest, is_signed=True)
+        return Cell(quantity=quantity, value=-difference.value, notes=notes)
 
     return gap
 
@@ -276,13 +280,14 @@ def _needed(board: Board) -> Callable[[Entry], Cell]:
             return Cell(text=NOTHING)
         number = seeds_needed(difference, confidence=board.confidence)
         why = "no number of seeds would show the gap to the best: it takes more test samples"
-        return Cell(text=f"{number:,}") if number else Cell(text="∞", notes=(why,))
+        return Cell(text=f"{number:,}", value=number) if number else Cell(text="∞", notes=(why,))
 
     return needed
 
 
 def _seeds(entry: Entry) -> Cell:
-    return Cell(text=f"{entry.primary.estimate.n}/{entry.seeds_planned}")
+    done = entry.primary.estimate.n
+    return Cell(text=f"{done}/{entry.seeds_planned}", value=done)
 
 
 def _trials(entry: Entry) -> Cell:
@@ -299,14 +304,16 @@ def _trials(entry: Entry) -> Cell:
         if number
     ]
     notes = (f"of {entry.spent.trials} trials {' and '.join(lost)}",) if lost else ()
-    return Cell(text=f"{entry.spent.trials}/{entry.spent.trials_allowed}", notes=notes)
+    trials = entry.spent.trials
+    return Cell(text=f"{trials}/{entry.spent.trials_allowed}", value=trials, notes=notes)
 
 
 def _epochs(entry: Entry) -> Cell:
     if entry.spent is None or entry.spent.is_solved:
         return Cell(text=NOTHING)
     low, high = entry.spent.epochs
-    return Cell(text=f"{low if low == high else f'{low}–{high}'}/{entry.spent.epochs_allowed}")
+    epochs = f"{low}" if low == high else f"{low}–{high}"
+    return Cell(text=f"{epochs}/{entry.spent.epochs_allowed}", value=high)
 
 
 def _values(entry: Entry) -> Cell:

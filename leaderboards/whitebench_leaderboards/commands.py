@@ -1,4 +1,4 @@
-"""The command `whitebench board`."""
+"""The commands `whitebench board` and `whitebench serve`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from whitebench.options import json_option, suite_options
+from whitebench.options import json_option, plugin_options, store_options, suite_options
 
 if TYPE_CHECKING:
     from whitebench.ledger import Ledger
@@ -84,6 +84,40 @@ def _draw(made: Board, ledger: Ledger, folder: Path) -> None:
         click.echo(sentence, err=True)
     count = len({file.stem for file in files})
     click.echo(f"{count} figures in {folder}" if count else "There is nothing to draw yet.", err=True)
+
+
+@click.command(
+    short_help="The boards in a browser.",
+    epilog="\b\nExamples:\n  whitebench serve\n  whitebench serve my_suite.toml --plugin my_model.py --port 8080",
+)
+@click.argument("suites", nargs=-1, metavar="[FILE.toml]...")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 for any that is free.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Where to listen; others may ask with a token only."
+)
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file that holds the token which opens the server to others; or set WHITEBENCH_TOKEN.",
+)
+@store_options
+@plugin_options
+def serve(
+    suites: tuple[str, ...],
+    *,
+    port: int,
+    host: str,
+    token_file: Path | None,
+    store: str | None,
+    plugins: tuple[Path, ...],
+) -> None:
+    """Show the boards of a store in a browser, as far as they have been run; new results appear by themselves.
+
+    Suites that come with whitebench are known; those in files of your own are to be given. The server only reads.
+    """
+    from whitebench_leaderboards.server.serving import serve as begin
+
+    begin(suites, port=port, host=host, token_file=token_file, store=store, plugins=plugins)
 
 
 def board_of(ledger: Ledger) -> Board:

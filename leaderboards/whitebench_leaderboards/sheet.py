@@ -89,9 +89,9 @@ class _Footnotes:
         return self.texts.index(text) + 1
 
 
-def sheets_of(board: Board) -> tuple[Sheet, ...]:
-    """Return the board's sheets, tasks in the suite's order; all have the same columns."""
-    columns = columns_of(board)
+def sheets_of(board: Board, columns: tuple[Column, ...] | None = None) -> tuple[Sheet, ...]:
+    """Return the board's sheets, tasks in the suite's order; all have the same columns: these, or all there are."""
+    columns = columns_of(board) if columns is None else columns
     tasks = dict.fromkeys(entry.task for entry in board.entries)
     return tuple(_sheet(board, task, columns) for task in tasks)
 

@@ -1,0 +1,250 @@
+"""The one door through which the server reads: boards, cells and what belongs to them, all as they may be shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whitebench.catalog import Catalog, load_catalog
+from whitebench.errors import LostResultError, UnknownNameError, WhitebenchError, near_misses
+from whitebench.identity import CellName
+from whitebench.ledger import Ledger
+from whitebench.result import CellRecord
+from whitebench.store import Store
+from whitebench.suite import Contestant, load_suite, suite_names
+from whitebench.tags import StoredCell, StoredStudy
+from whitebench.wording import listed, shown
+from whitebench_leaderboards.board import Board
+from whitebench_leaderboards.commands import board_of
+from whitebench_leaderboards.server.discretion import discreet, discreet_ledger
+from whitebench_leaderboards.server.source import Key, Source, StoreSource, split_overrides
+
+if TYPE_CHECKING:
+    from whitebench.reading import Picture
+
+PAUSE = 1.0
+"""Seconds between two looks at the store, however many pages ask."""
+
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+"""Epochs and values by the curve's name."""
+
+
+class NotHereError(WhitebenchError):
+    """A page about something that this server does not have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """A board that the server can show, or would like to."""
+
+    suite: str
+    overrides: str
+    """As one text; empty for the suite as it stands."""
+    is_known: bool
+    """Whether its plan is known; that of a suite in a file of its own must be given to the server."""
+    is_stored: bool
+    """Whether the store has cells of it."""
+    summary: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """A run of a cell, current or not."""
+
+    cell: CellName
+    contestant: Contestant
+    state: str
+    started: int
+    """Milliseconds since 1970."""
+    identity: str
+    value: float | None
+    """The primary metric."""
+    run_id: str
+
+
+class Reader:
+    """What a store has, by suites that are known by name or by the files given; may be asked by several threads."""
+
+    def __init__(
+        self,
+        source: Source,
+        open_store: Callable[[], Store | None],
+        catalog: Catalog,
+        *,
+        files: Sequence[str] = (),
+        plugins: Sequence[Path] = (),
+    ) -> None:
+        """Begin to read.
+
+        Args:
+            source: where ledgers come from.
+            open_store: where the details of a cell come from; None while there is no store.
+            catalog: what is registered.
+            files: suites of the user's own.
+            plugins: local plugin files.
+
+        Raises:
+            WhitebenchError: a file is no suite, or two have the same name.
+        """
+        self.catalog = catalog
+        self._source, self._open_store, self._plugins = source, open_store, tuple(plugins)
+        self._suites = _suites(files)
+        self._lock = threading.RLock()
+        self._looked = float("-inf")
+        self._kept: dict[Key, tuple[Ledger, Board]] = {}
+        self._generations: Counter[Key] = Counter()
+
+    def refresh(self) -> None:
+        """Look at the store again, unless that was done a moment ago; what has changed is read anew when asked for."""
+        with self._lock:
+            if time.monotonic() - self._looked < PAUSE:
+                return
+            for key in self._source.refresh():
+                self._kept.pop(key, None)
+            self._looked = time.monotonic()
+
+    def shelves(self) -> tuple[Shelf, ...]:
+        """Return every board: first what the store has, then the suites that have not been run."""
+        with self._lock:
+            stored = self._source.suites()
+        return (
+            *(self._shelf(key, is_stored=True) for key in stored),
+            *(self._shelf((name, ""), is_stored=False) for name in self._suites if (name, "") not in stored),
+        )
+
+    def ledger(self, suite: str, overrides: str = "") -> Ledger:
+        """Return what the store has of a suite.
+
+        Raises:
+            NotHereError: neither the suites nor the store have it.
+            WhitebenchError: the suite cannot be planned or the store cannot be read.
+        """
+        return self._read((suite, overrides))[0]
+
+    def board(self, suite: str, overrides: str = "") -> Board:
+        """Return the ranked rows of a suite; raises as `ledger` does."""
+        return self._read((suite, overrides))[1]
+
+    def generation(self, suite: str, overrides: str = "") -> int:
+        """Return a number that is another one whenever a board or one of its cells is; raises as `ledger` does."""
+        self._read((suite, overrides))
+        return self._generations[suite, overrides]
+
+    def record(self, suite: str, overrides: str, contestant: str, task: str, seed: int) -> CellRecord:
+        """Return one cell; raises as `ledger` does, and NotHereError where the suite has no such cell."""
+        name = CellName(suite=suite, contestant=contestant, task=task, seed=seed)
+        ledger = self.ledger(suite, overrides)
+        found = next((record for record in ledger.records if record.cell == name), None)
+        if found is None:
+            raise NotHereError(f"suite {suite} has no cell {name}")
+        return found
+
+    def records(self, suite: str, overrides: str, contestant: str) -> list[CellRecord]:
+        """Return a contestant's cells; raises as `ledger` does, and NotHereError where the suite has none of it."""
+        ledger = self.ledger(suite, overrides)
+        labels = {record.cell.contestant for record in ledger.records}
+        if contestant not in labels:
+            near = near_misses(contestant, labels) or f" (contestants: {listed(sorted(labels))})"
+            raise NotHereError(f"suite {suite} has no contestant {shown(contestant)}{near}")
+        return [record for record in ledger.records if record.cell.contestant == contestant]
+
+    def curves(self, record: CellRecord, primary: str) -> Curves:
+        """Return what a cell's run logged of each epoch; of a running one as far as it is."""
+        store = self._open_store()
+        return store.curves(record.run_id, primary) if store and record.run_id else {}
+
+    def pictures(self, record: CellRecord) -> Mapping[str, Picture]:
+        """Return what a cell's readings are drawn from."""
+        store = self._open_store()
+        return store.pictures(record.run_id) if store and record.result and record.run_id else {}
+
+    def studies(self, suite: str, overrides: str) -> list[StoredStudy]:
+        """Return the tuning behind a suite's cells: every study that has made its choice."""
+        store, primary = self._open_store(), self.board(suite, overrides).heading.primary
+        return store.studies(suite, overrides, primary) if store else []
+
+    def past(self, suite: str, overrides: str, contestant: str) -> list[Past]:
+        """Return every run of a contestant's cells, the latest first."""
+        store, primary = self._open_store(), self.board(suite, overrides).heading.primary
+        stored = store.cells(suite, overrides) if store else []
+        return [
+            Past(
+                cell=one.cell,
+                contestant=one.contestant,
+                state=one.state,
+                started=one.started,
+                identity=one.identity,
+                value=_value(store, one, primary) if store and one.result_sha256 else None,
+                run_id=one.run_id,
+            )
+            for one in reversed(stored)
+            if one.cell.contestant == contestant
+        ]
+
+    def _shelf(self, key: Key, *, is_stored: bool) -> Shelf:
+        suite, overrides = key
+        is_known = suite in self._suites and split_overrides(overrides) is not None
+        summary = self._suites[suite][1] if suite in self._suites else ""
+        return Shelf(suite=suite, overrides=overrides, is_known=is_known, is_stored=is_stored, summary=summary)
+
+    def _read(self, key: Key) -> tuple[Ledger, Board]:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = self._read_anew(key)
+                self._generations[key] += 1
+            return self._kept[key]
+
+    def _read_anew(self, key: Key) -> tuple[Ledger, Board]:
+        suite, overrides = key
+        typed = split_overrides(overrides)
+        # Whoever may ask for any overrides may ask for a grid of any size.
+        is_stored = key in self._source.suites()
+        if not is_stored and (overrides or suite not in self._suites):
+            raise NotHereError(_not_here(key, [*self._suites, *(name for name, _ in self._source.suites())]))
+        if suite not in self._suites or typed is None:
+            raise NotHereError(
+                f"the store has cells of suite {suite}, whose plan is not known here: "
+                f"start the server with its file, whitebench serve {suite}.toml"
+            )
+        ledger = discreet_ledger(self._source.ledger(self._suites[suite][0], typed, self._plugins))
+        return ledger, board_of(ledger)
+
+
+def _suites(files: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return how to load each suite, and its summary, by name; a file goes before what comes along."""
+    found: dict[str, tuple[str, str]] = {}
+    for file in files:
+        suite = load_suite(file)
+        if suite.name in found:
+            raise WhitebenchError(f"{file} and {found[suite.name][0]} are both called {suite.name}: leave one out")
+        found[suite.name] = (file, suite.summary)
+    for name in suite_names():
+        found.setdefault(name, (name, load_suite(name).summary))
+    return found
+
+
+def _not_here(key: Key, known: Sequence[str]) -> str:
+    suite, overrides = key
+    if suite in known:
+        return f"the store has no cells of suite {suite} with {discreet(overrides)}"
+    return str(UnknownNameError("suite", suite, known))
+
+
+def _value(store: Store, stored: StoredCell, primary: str) -> float | None:
+    try:
+        score = store.result(stored).score(primary)
+    except LostResultError:
+        return None
+    return score.value if score else None
+
+
+def open_reader(uri: str, *, files: Sequence[str] = (), plugins: Sequence[Path] = ()) -> Reader:
+    """Return a reader of the store at `uri`, which need not exist yet; raises as `Reader` does."""
+    catalog = load_catalog(plugins)
+    source = StoreSource(uri, catalog)
+    return Reader(source, lambda: source.store, catalog, files=files, plugins=plugins)
