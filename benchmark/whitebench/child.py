@@ -198,10 +198,13 @@ def _is_stopped(error: BaseException | None) -> bool:
 def _run(plan: FitPlan, hear: Any) -> Fitted | Pruned:
     from whitebench.catalog import load_catalog
     from whitebench.fitting import run_fit
+    from whitebench.recount import recount
 
+    if plan.is_on_cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when CUDA is first used, which nothing has done yet
     catalog = load_catalog(plan.plugins, owners=plan.owners, is_vetted=False)
     try:
-        return run_fit(plan, catalog, hear)
+        return recount(plan, catalog) if plan.purpose == "recount" else run_fit(plan, catalog, hear)
     except UnknownNameError as error:
         if catalog.quarantined:  # the conductor knew the name, so its plugin loads there and not here
             raise ImportError(str(error)) from error

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from whitebench import __version__
-from whitebench.commands import doctor, reading, running, weights
+from whitebench.commands import calibrating, doctor, reading, running, verifying, weights
 from whitebench.commands.running import INTERRUPTED
 from whitebench.errors import WhitebenchError, near_misses
 from whitebench.faultlog import keep_traceback
@@ -84,6 +84,8 @@ for _command in (
     reading.why_stale,
     doctor.doctor,
     weights.weights,
+    verifying.verify,
+    calibrating.calibrate,
 ):
     cli.add_command(_command)
 

@@ -213,13 +213,14 @@ def open_contests(
                 overrides=overrides,
                 waiting_trials=study.owed,
                 waiting_cells=[first, *rest],
-                owners=_owners(suite, first, catalog),
+                owners=owners_of(suite, first, catalog),
             )
         )
     return contests
 
 
-def _owners(suite: Suite, cell: PlannedCell, catalog: Catalog) -> list[str]:
+def owners_of(suite: Suite, cell: PlannedCell, catalog: Catalog) -> list[str]:
+    """Return the plugins that bring what a cell is fitted and measured with, by `Owner.plugin`."""
     one = cell.contestant
     objective = catalog.objective(parse_name(one.objective)[0])
     readouts = {one.readout or objective.spec.readout, *suite.readouts} - {HEAD}

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-FitPurpose: TypeAlias = Literal["trial", "cell"]
+FitPurpose: TypeAlias = Literal["trial", "cell", "recount"]
+"""A tuning trial; a cell's own fit; a finished cell of which only the scores are counted again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,8 @@ TRACES = "traces.safetensors"
 """`KIND/LAYER` on a fixed sample of the test split; `index` says which."""
 PICTURES = "pictures.safetensors"
 """What the metrics' readings are drawn from; see `whitebench.gallery`."""
+RECOUNTED = "recounted.safetensors"
+"""What a recount found beside the scores, by the same names as in PREDICTIONS: `labels`, `logits`, `primary`."""
 LOG = "fit.log"
 DELIVERY = "delivery.json"
 """What is to be stored of a fit that is done, until it has arrived."""
@@ -57,6 +59,8 @@ class FitPlan:
     """The plugins that bring what is named here, by `Owner.plugin`, so that no other is loaded; None for all."""
     parallel: int = 1
     """Fits at a time: they share the machine, so times depend on it."""
+    is_on_cpu: bool = False
+    """Whether a GPU is left alone where there is one."""
 
     @property
     def epochs(self) -> int:

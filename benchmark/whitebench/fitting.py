@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
 
-from whitebench import cost, evaluation, footing, needs, scoring
+from whitebench import cost, evaluation, exam, footing, needs, scoring
 from whitebench.course import Course, build, resolve
 from whitebench.errors import WhitebenchError
 from whitebench.evaluation import Subject
@@ -19,15 +17,13 @@ from whitebench.fit import PICTURES, PREDICTIONS, TRACES, WEIGHTS, AskTest, FitP
 from whitebench.gallery import save_pictures
 from whitebench.identity import ENGINES
 from whitebench.provenance import CODE, Provenance, commit_of, now, processor_name
-from whitebench.pulse import beat
 from whitebench.reading import Direction
-from whitebench.readout import RAW, Reader
+from whitebench.readout import Reader
 from whitebench.result import Score, digest
-from whitebench.samples import load_samples
 from whitebench.seeds import seed_everything
 from whitebench.solving import solve
 from whitebench.source import versions_of
-from whitebench.specs import Samples, Split
+from whitebench.specs import Samples
 from whitebench.training import Hear, Trained, train
 
 if TYPE_CHECKING:
@@ -55,8 +51,8 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     ground = footing.take(plan.budget.threads)
     if course.task.solve is not None:
         return _solved(course, ground, started, code)
-    training, train_print = _load(course, "train", ground)
-    validation, validation_print = _load(course, "validation", ground)
+    training, train_print = exam.load(course, "train", ground)
+    validation, validation_print = exam.load(course, "validation", ground)
     memory = cost.PeakMemory("cuda" if torch.cuda.is_available() else "cpu")
     seed_everything(plan.seed)
     subject = build(course)
@@ -65,14 +61,14 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     footing.check(ground, f"the training of model {plan.contestant.model}")
     if trained.is_pruned:
         return Pruned(epoch=len(trained.history))
-    peak, reader = memory.above_start(), _reader(course, subject, training)
+    peak, reader = memory.above_start(), exam.reader_of(course, subject, training)
     if trained.history:
         reported = trained.history[trained.reported_epoch - 1]
         value, loss = reported.validation, reported.validation_loss
     else:
-        logits = _predict(course, subject, validation.inputs, reader)
+        logits = exam.predict(course, subject, validation.inputs, reader)
         value, loss = _as_it_stands(course, subject, logits, validation), None
-    provenance = _provenance(course, subject, started, code, trained.resumed_from_epoch)
+    provenance = provenance_of(course, subject, started, code, trained.resumed_from_epoch)
     fitted = Fitted(
         reported_epoch=trained.reported_epoch,
         validation=value,
@@ -113,31 +109,8 @@ def _solved(course: Course, ground: footing.Footing, started: str, code: tuple[s
         ],
         test_samples=solved.draws,
         predictions_sha256=digest((plan.folder / PREDICTIONS).read_bytes()),
-        provenance=dataclasses.replace(_provenance(course, subject, started, code, None), ended=now()),
+        provenance=dataclasses.replace(provenance_of(course, subject, started, code, None), ended=now()),
     )
-
-
-def _load(course: Course, split: Split, ground: footing.Footing) -> tuple[Samples, str]:
-    loaded = load_samples(course.task, course.task_config, split)
-    footing.check(ground, f"task {course.plan.task}")
-    beat()
-    return loaded
-
-
-def _reader(course: Course, subject: Subject, training: Samples) -> Reader:
-    """Return every read-out of this fit, fitted; a trial that was trained has had its own already."""
-    is_needed = course.plan.purpose == "cell" or course.plan.epochs == 0
-    budget = course.plan.budget
-    readouts = course.readouts if is_needed else {}
-    return Reader(subject, readouts, training, batch_size=budget.batch_size, precision=budget.precision)
-
-
-def _predict(course: Course, subject: Subject, inputs: Tensor, reader: Reader) -> Tensor:
-    """Return the logits (N, C) by which the contestant is ranked."""
-    budget = course.plan.budget
-    if course.readout is None:
-        return evaluation.predict(subject, inputs, batch_size=budget.batch_size, precision=budget.precision)
-    return reader.logits(course.reads_by, inputs)
 
 
 def _as_it_stands(course: Course, subject: Subject, logits: Tensor, validation: Samples) -> float:
@@ -157,68 +130,26 @@ def _test(
     ground: footing.Footing,
 ) -> Fitted:
     plan, budget = course.plan, course.plan.budget
-    test, fingerprint = _load(course, "test", ground)
-    logits = _predict(course, subject, test.inputs, reader)
+    test, fingerprint = exam.load(course, "test", ground)
+    logits = exam.predict(course, subject, test.inputs, reader)
     predictions = {"index": torch.arange(len(test)), "labels": test.labels.contiguous(), "logits": logits}
     save_file(predictions | evaluation.per_sample(course.primary, logits, test.labels), plan.folder / PREDICTIONS)
-    memory, started = cost.PeakMemory(subject.device), time.monotonic()
-    found = scoring.score(
-        subject,
-        test,
-        logits,
-        course.metrics,
-        batch_size=budget.batch_size,
-        precision=budget.precision,
-        untrained=lambda: _untrained(course, subject),
-    )
-    measuring = [
-        _cost("measuring-time", "s", "none", time.monotonic() - started),
-        _cost("measuring-memory", "bytes", "none", memory.above_start()),
-    ]
-    save_pictures(found.pictures, plan.folder / PICTURES)
-    scores = [*found.scores, *_controls(course, subject, test, reader)]
+    marks = exam.mark(course, subject, test, logits, reader)
+    save_pictures(marks.pictures, plan.folder / PICTURES)
     kinds = needs.traced_kinds(course.metrics, course.model)
     save_file(evaluation.trace_sample(subject, test, kinds, precision=budget.precision), plan.folder / TRACES)
     fingerprints = {**fitted.provenance.fingerprints, "test": fingerprint}
     return dataclasses.replace(
         fitted,
-        scores=scores,
-        costs=measuring,
+        scores=marks.scores,
+        costs=[
+            _cost("measuring-time", "s", "none", marks.seconds),
+            _cost("measuring-memory", "bytes", "none", marks.memory),
+        ],
         test_samples=len(test),
         predictions_sha256=digest((plan.folder / PREDICTIONS).read_bytes()),
         provenance=dataclasses.replace(fitted.provenance, fingerprints=fingerprints, ended=now()),
     )
-
-
-def _untrained(course: Course, subject: Subject) -> Subject:
-    """Return the network as the cell's seed draws it: what it was before it learnt, or loaded, anything."""
-    seed_everything(course.plan.seed)
-    blank = build(course, is_blank=True)
-    blank.module.to(subject.device)
-    return blank
-
-
-def _controls(course: Course, subject: Subject, test: Samples, reader: Reader) -> list[Score]:
-    """Return the primary metric with each read-out of the suite: on the features and, as its null, on raw inputs."""
-
-    def score(name: str, logits_of: Callable[[str, Tensor], Tensor | None]) -> Score | None:
-        try:
-            logits = logits_of(name, test.inputs)
-            if logits is None:
-                return None
-            found = scoring.score_predictions(course.primary, subject.context, logits, test.labels)
-            scored = next(one for one in found if one.name == course.primary.name)
-        except (Exception, SystemExit) as error:
-            scored = scoring.unscored(course.primary, error)
-        return dataclasses.replace(scored, name=f"{course.primary.name}/{name}")
-
-    scores = []
-    for name in course.plan.readouts:
-        scored, null = score(name, reader.logits), score(name, reader.raw_logits)
-        assert scored is not None
-        nulls = {RAW: null.value} if null is not None and null.value is not None else {}
-        scores.append(dataclasses.replace(scored, nulls=nulls))
-    return scores
 
 
 def _costs(course: Course, subject: Subject, training: Samples, trained: Trained, peak: int) -> list[Score]:
@@ -227,6 +158,19 @@ def _costs(course: Course, subject: Subject, training: Samples, trained: Trained
     rate = len(training) * len(steady) / seconds if steady else None
     rows = training.inputs[: course.plan.budget.batch_size].to(subject.device)
     untrained = None if steady else "it was not trained here"
+    return [
+        *counted(subject),
+        _cost("training-rate", "samples/s", "higher", rate, untrained),
+        _cost("inference-rate", "samples/s", "higher", cost.inference_rate(subject.module, rows)),
+        _cost("peak-memory", "bytes", "lower", peak),
+        _cost(
+            "training-time", "s", "lower", sum(one.seconds for one in trained.history) if steady else None, untrained
+        ),
+    ]
+
+
+def counted(subject: Subject) -> list[Score]:
+    """Return the costs that are counted and not measured: the same on every machine."""
     try:
         macs, why = cost.count_macs(subject.module, subject.context.shape), None
     except WhitebenchError as error:
@@ -234,12 +178,6 @@ def _costs(course: Course, subject: Subject, training: Samples, trained: Trained
     return [
         _cost("parameters", "", "lower", cost.count_parameters(subject.module)),
         _cost("macs", "per sample", "lower", macs, why),
-        _cost("training-rate", "samples/s", "higher", rate, untrained),
-        _cost("inference-rate", "samples/s", "higher", cost.inference_rate(subject.module, rows)),
-        _cost("peak-memory", "bytes", "lower", peak),
-        _cost(
-            "training-time", "s", "lower", sum(one.seconds for one in trained.history) if steady else None, untrained
-        ),
     ]
 
 
@@ -255,9 +193,10 @@ def _cost(name: str, unit: str, direction: Direction, value: float | None, unsco
     )
 
 
-def _provenance(
+def provenance_of(
     course: Course, subject: Subject, started: str, code: tuple[str | None, bool | None], resumed: int | None
 ) -> Provenance:
+    """Return the circumstances of a fit that `started` with `code`: a commit, and whether it had changes."""
     plan, device = course.plan, subject.device
     libraries = versions_of(ENGINES | {"whitebench"})
     commit, is_dirty = code

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias, cast
 
 from whitebench import address
+from whitebench.calibration import Calibration, noise_floor
 from whitebench.catalog import Catalog, load_catalog
 from whitebench.errors import LostResultError, SuiteError, UnknownNameError
 from whitebench.identity import CellName, Identity, Parts, identify, identify_suite
@@ -35,6 +36,10 @@ class Archive(Protocol):
 
     def all_openings(self) -> Openings:
         """Return how often each test split has been opened up to now."""
+        ...
+
+    def calibrations(self, suite: str, overrides: str) -> Sequence[Calibration]:
+        """Return how much one cell of `suite` was found to differ from itself under exactly these overrides."""
         ...
 
     def result(self, stored: StoredCell) -> Result:
@@ -92,6 +97,9 @@ class Ledger:
     """What the contestants' papers state for the suite's tasks."""
     failures: Mapping[str, CellName] = field(default_factory=dict)
     """The cells of runs that failed, by the run's id; a later one may have been interrupted."""
+    noise_floor: Mapping[str, float] = field(default_factory=dict)
+    """By score, the difference that one cell shows from itself, with other threads, devices and precisions too; empty
+    where the suite was not calibrated."""
 
 
 def plan_cells(suite: Suite, catalog: Catalog) -> list[PlannedCell]:
@@ -206,6 +214,7 @@ def ledger_of(
         store_uri=uri,
         published=published_of(suite, catalog),
         failures={one.run_id: one.cell for one in stored if one.state == "failed"},
+        noise_floor=noise_floor(archive.calibrations(suite.name, canonical_overrides(overrides))) if archive else {},
     )
 
 
@@ -310,6 +319,7 @@ def _finished(stored: StoredCell, archive: Archive, openings: Openings, *, is_st
         run_id=stored.run_id,
         is_guest=stored.is_guest,
         is_trained_elsewhere=bool(stored.contestant.weights) and stored.contestant.epochs == 0,
+        verification=stored.verification,
     )
 
 

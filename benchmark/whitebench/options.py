@@ -125,6 +125,18 @@ _IN_PROCESS = click.option(
 )
 
 
+def target_options(command: Command) -> Command:
+    """Add the argument CELL|SUITE and the options `--set`, `--store`, `--plugin`."""
+    for decorate in (_PLUGIN, _STORE, _SET, click.argument("target", metavar="CELL|SUITE")):
+        command = decorate(command)
+    return command
+
+
+def parallel_option(command: Command) -> Command:
+    """Add `--parallel`."""
+    return _PARALLEL(command)
+
+
 def plugin_options(command: Command) -> Command:
     """Add `--plugin`."""
     return _PLUGIN(command)

@@ -47,6 +47,21 @@ class Provenance:
     """Whether the same seed on this hardware gives the same digits."""
 
 
+def changes(before: Provenance, after: Provenance) -> list[str]:
+    """Return in what machine, threads, precision and versions differ between two fits, `device: A -> B` each."""
+    then, since = _circumstances(before), _circumstances(after)
+    return [
+        f"{what}: {then.get(what, 'none')} -> {since.get(what, 'none')}"
+        for what in dict.fromkeys((*then, *since))
+        if then.get(what) != since.get(what)
+    ]
+
+
+def _circumstances(source: Provenance) -> dict[str, str]:
+    ours = {"device": source.device, "threads": str(source.threads), "precision": source.precision}
+    return {**ours, "python": source.python, **source.distributions, "torch": source.torch, "CUDA": str(source.cuda)}
+
+
 def now() -> str:
     """Return the moment as UTC in ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

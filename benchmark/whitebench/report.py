@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from whitebench.conductor import Summary
     from whitebench.ledger import Ledger
     from whitebench.result import Result
+    from whitebench.verification import Verification
 
 
 def heading(ledger: Ledger) -> str:
@@ -129,6 +130,22 @@ def result_lines(result: Result) -> list[str]:
           if source.fingerprints else []),
         f"identity: {result.identity}",
     ]  # fmt: skip
+
+
+def verification_lines(found: Verification) -> list[str]:
+    """Return what came of computing a cell's scores again: when, on what, and what came out otherwise."""
+    how = {
+        "recomputed": "recomputed from stored predictions and weights",
+        "reproduced": "reproduced by a fit repeated",
+        "differs": f"differs from {'a fit repeated' if found.is_repeated else 'stored predictions and weights'}",
+    }[found.standing]
+    near = "to the last digit" if found.tolerance == 0 else f"to {found.tolerance:g} of each number where not equal"
+    compared = f", {count(found.num_scores, 'score')} compared {near}" if found.num_scores else ""
+    return [
+        f"verified: {how}, {found.when}, {found.device}, {count(found.threads, 'thread')}{compared}",
+        *([f"since the fit, other circumstances: {'; '.join(found.changes)}"] if found.changes else []),
+        *(f"differs: {line}" for line in found.differences),
+    ]
 
 
 def _solved_lines(result: Result) -> list[str]:

@@ -14,6 +14,7 @@ from whitebench.identity import CellName
 from whitebench.provenance import Provenance
 from whitebench.reading import Direction, Reading
 from whitebench.specs import MetricSpec
+from whitebench.verification import Verification
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -214,6 +215,8 @@ class CellRecord:
     """Whether the contestant was added on the command line and does not stand in the suite's file."""
     is_trained_elsewhere: bool = False
     """Whether it was scored with weights from a file, as they are."""
+    verification: Verification | None = None
+    """What its scores were found to be when they were last computed again; None where they are as reported."""
 
 
 def to_json(record: Result | Failure) -> bytes:

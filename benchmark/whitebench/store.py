@@ -11,12 +11,13 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whitebench.address import claims_url, sqlite_file, without_password
+from whitebench.calibration import Calibration
 from whitebench.claims import Claims
 from whitebench.database import PATIENCE, check_database, check_server
 from whitebench.errors import LostResultError
@@ -29,6 +30,7 @@ from whitebench.suite import Contestant
 from whitebench.tables import Mark, TrackedRun
 from whitebench.tags import StoredCell, StoredStudy, Tag, contestant_key, queryable, read_cell
 from whitebench.tracking import Point, Status, Tracking
+from whitebench.verification import Verification
 
 if TYPE_CHECKING:
     from whitebench.reading import Picture
@@ -37,6 +39,7 @@ RESULT = "result.json"
 IDENTITY = "identity.json"
 FAILURE = "failure.json"
 CHOICE = "choice.json"
+CALIBRATION = "calibration.json"
 
 MAKING = "open/store"
 """The claim under which MLflow's tables are made on a server."""
@@ -320,7 +323,7 @@ class Store:
         Raises:
             LostResultError: it is gone, or not the one that was stored.
         """
-        text = self._file(stored, RESULT)
+        text = self.artifact(stored, RESULT)
         if digest(text) != stored.result_sha256:
             raise LostResultError(f"{stored.cell}: result.json of run {stored.run_id} is not what was stored")
         return text
@@ -331,7 +334,7 @@ class Store:
         Raises:
             LostResultError: it is gone.
         """
-        return self._file(stored, IDENTITY)
+        return self.artifact(stored, IDENTITY)
 
     def per_sample(self, stored: StoredCell) -> array[float] | None:
         """Return the primary metric on each test sample of a finished cell, where it is a mean over samples.
@@ -343,7 +346,7 @@ class Store:
         from safetensors.numpy import load
 
         try:
-            arrays = load(self._file(stored, PREDICTIONS))
+            arrays = load(self.artifact(stored, PREDICTIONS))
         except SafetensorError as error:
             raise LostResultError(f"{stored.cell}: {PREDICTIONS} of run {stored.run_id} is damaged") from error
         return array("d", arrays["primary"].astype("float64").tobytes()) if "primary" in arrays else None
@@ -374,6 +377,17 @@ class Store:
         runs = self.tracking.runs_anywhere({Tag.KIND: "cell"})
         return sorted({(run.tags[Tag.SUITE], run.tags[Tag.OVERRIDES]) for run in runs})
 
+    def artifact(self, stored: StoredCell, name: str) -> bytes:
+        """Return a file that a cell's fit left.
+
+        Raises:
+            LostResultError: it is gone.
+        """
+        content = self.tracking.read_file(stored.run_id, name, stored.files)
+        if content is None:
+            raise LostResultError(f"{stored.cell}: {name} of run {stored.run_id} is gone")
+        return content
+
     def parts(self, stored: StoredCell) -> Parts:
         """Return the parts of the identity that a cell was run with."""
         parts: Parts = self._json(stored, IDENTITY)
@@ -382,6 +396,47 @@ class Store:
     def failure(self, stored: StoredCell) -> Failure:
         """Return why a failed cell yielded nothing."""
         return Failure(**self._json(stored, FAILURE))
+
+    # What is computed again
+
+    def record_verification(self, run_id: str, verification: Verification) -> None:
+        """Record what a finished cell's scores were when computed again, in place of the last of its kind."""
+        kind = Tag.REPRODUCED if verification.is_repeated else Tag.RECOMPUTED
+        self.tracking.tag(run_id, {kind: verification.to_tag()})
+
+    def record_calibration(self, cell: CellName, overrides: str, calibration: Calibration) -> str:
+        """Store how much a cell differs from itself beside its suite's tuning, and return the run's id."""
+        claim = f"calibration/{self.claims.owner.token}"
+        tags = {
+            Tag.KIND: "calibration",
+            Tag.STATE: "running",
+            Tag.CLAIM: claim,
+            Tag.IDENTITY: calibration.identity,
+            Tag.SUITE: cell.suite,
+            Tag.OVERRIDES: queryable(overrides),
+            Tag.CONTESTANT: cell.contestant,
+            Tag.TASK: queryable(cell.task),
+            Tag.SEED: str(cell.seed),
+        }
+        with self.claims.alone(claim):  # an open run without one would be taken for a dead conductor's
+            name = f"{cell.contestant}/{cell.task}/{cell.seed}/calibration"
+            run_id = self.tracking.open_run(_tuning(cell.suite), name, tags)
+            self.tracking.log_text(run_id, CALIBRATION, calibration.to_json())
+            self.tracking.close_run(run_id, "FINISHED", {Tag.STATE: "finished"})
+        return run_id
+
+    def calibrations(self, suite: str, overrides: str) -> list[Calibration]:
+        """Return the latest calibration of each cell of a suite; one that is damaged is left out."""
+        same = {Tag.KIND: "calibration", Tag.STATE: "finished", Tag.OVERRIDES: queryable(overrides)}
+        latest = {
+            (run.tags[Tag.CONTESTANT], run.tags[Tag.TASK], run.tags[Tag.SEED]): run
+            for run in reversed(self.tracking.runs(_tuning(suite), same))
+        }
+        found = []
+        for run in latest.values():
+            with suppress(ValueError):
+                found.append(Calibration.from_json(self.tracking.read_file(run.run_id, CALIBRATION) or b""))
+        return found
 
     # Inside
 
@@ -397,15 +452,9 @@ class Store:
             for one in cells
         ]
 
-    def _file(self, stored: StoredCell, name: str) -> bytes:
-        content = self.tracking.read_file(stored.run_id, name, stored.files)
-        if content is None:
-            raise LostResultError(f"{stored.cell}: {name} of run {stored.run_id} is gone")
-        return content
-
     def _json(self, stored: StoredCell, name: str) -> Any:
         try:
-            return json.loads(self._file(stored, name))
+            return json.loads(self.artifact(stored, name))
         except ValueError as error:
             raise LostResultError(f"{stored.cell}: {name} of run {stored.run_id} is damaged") from error
 

@@ -12,13 +12,14 @@ from whitebench.identity import CellName, Parts
 from whitebench.specs import HEAD
 from whitebench.suite import Contestant
 from whitebench.tables import TrackedRun
+from whitebench.verification import Verification, standing_of
 
 
 class Tag:
     """The names of the tags that a run of ours carries."""
 
     KIND = "whitebench.kind"
-    """`cell`, `study` or `trial`."""
+    """`cell`, `study`, `trial` or `calibration`."""
     STATE = "whitebench.state"
     """`running`, `finished`, `failed`, `interrupted` or `superseded`; of a trial also `complete` or `pruned`."""
     RESULT = "whitebench.result_sha256"
@@ -42,6 +43,14 @@ class Tag:
     NUMBER = "whitebench.trial"
     FAILURE = "whitebench.failure"
     MESSAGE = "whitebench.message"
+    RECOMPUTED = "whitebench.recomputed"
+    """The latest Verification of a finished cell's scores from its stored predictions and weights, as JSON."""
+    REPRODUCED = "whitebench.reproduced"
+    """The latest by a fit repeated, as JSON."""
+
+
+VERIFICATIONS = (Tag.RECOMPUTED, Tag.REPRODUCED)
+"""The tags of the two kinds of verification."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +71,8 @@ class StoredCell:
     """Milliseconds since 1970."""
     result_sha256: str
     claim: str
+    verification: Verification | None = None
+    """What it stands by since it was last verified."""
     overrides: str = ""
     """As they stand in the store, on one line."""
     openings: int = 0
@@ -106,6 +117,7 @@ def read_cell(run: TrackedRun) -> StoredCell:
         openings=int(tags.get(Tag.OPENINGS, 0)),
         is_deleted=run.is_deleted,
         files=run.files,
+        verification=standing_of(*(Verification.from_tag(tags.get(name, "")) for name in VERIFICATIONS)),
     )
 
 

@@ -108,6 +108,7 @@ def columns_of(board: Board) -> tuple[Column, ...]:
         ),
         *(_cost_column(summary) for summary in costs),
         Column(key="trials", name="trials", priority=2, in_paper=False, write=_trials),
+        Column(key="verified", name="verified", priority=4, is_text=True, in_paper=False, write=_verified),
         Column(key="epochs", name="epoch", priority=7, in_paper=False, write=_epochs),
         Column(
             key="validation",
@@ -120,6 +121,8 @@ def columns_of(board: Board) -> tuple[Column, ...]:
         ),
         Column(key="values", name="each seed", unit=primary_unit, priority=9, in_paper=False, write=_values),
     ]
+    if all(entry.verified == "as reported" for entry in board.entries):
+        columns = [column for column in columns if column.key != "verified"]
     if len(heading.seeds) < 2:
         columns = [column for column in columns if column.key != "values"]
     if not any(entry.rank and not entry.is_leader for entry in board.entries):
@@ -306,6 +309,14 @@ def _trials(entry: Entry) -> Cell:
     notes = (f"of {entry.spent.trials} trials {' and '.join(lost)}",) if lost else ()
     trials = entry.spent.trials
     return Cell(text=f"{trials}/{entry.spent.trials_allowed}", value=trials, notes=notes)
+
+
+def _verified(entry: Entry) -> Cell:
+    """Return the weakest over the seeds, with when and on what each way of verifying it was last done."""
+    found = [cell.verification for cell in entry.cells if cell.verification]
+    latest = {one.standing: one for one in sorted(found, key=lambda one: one.when)}
+    notes = tuple(f"{how} {one.when[:10]} on {one.device}" for how, one in latest.items())
+    return Cell(text=entry.verified if entry.primary.values else NOTHING, notes=notes)
 
 
 def _epochs(entry: Entry) -> Cell:

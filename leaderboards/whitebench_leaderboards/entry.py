@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from whitebench.reading import Direction
 from whitebench.result import CellRecord, CellState, Result, Score
+from whitebench.verification import Verification
 from whitebench_leaderboards.heading import Heading
 from whitebench_leaderboards.statistics import Estimate, Outcome, estimate
 
@@ -42,6 +44,15 @@ class EntryCell:
     """The primary metric, of a stale cell too."""
     run_id: str | None
     """The MLflow run the seed's numbers come from."""
+    verification: Verification | None = None
+    """What came of computing its scores again; None where nobody has."""
+
+
+Verified: TypeAlias = Literal["as reported", "recomputed", "reproduced", "differs"]
+"""What is known of an entry's scores since they were reported."""
+
+STRENGTH: Sequence[Verified] = ("differs", "as reported", "recomputed", "reproduced")
+"""The weakest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +101,8 @@ class Entry:
     """When its last cell was done: UTC, ISO 8601; empty where none is."""
     unranked: str
     """Why it has no rank; empty where it has one."""
+    verified: Verified = "as reported"
+    """The weakest over the seeds its numbers come from."""
     rank: tuple[int, int] | None = None
     """The best and the worst rank that the data allow."""
     is_leader: bool = False
@@ -125,6 +138,10 @@ class Entry:
             flags.append(f"test split opened {self.test_openings} times in this store for {self.seeds_planned} seeds")
         if len(self.machines) > 1:
             flags.append(f"its seeds ran under different conditions: {'; '.join(self.machines)}")
+        differing = [str(cell.seed) for cell in self.cells if cell.verification and cell.verification.differences]
+        if differing:
+            seeds = f"{'seed' if len(differing) == 1 else 'seeds'} {', '.join(differing)}"
+            flags.append(f"computed again, scores of {seeds} are not those reported")
         flags += distinct(cell.reason for cell in self.cells if cell.state == "finished" and cell.reason)
         return tuple(flags)
 
@@ -167,6 +184,7 @@ def make_entry(records: Sequence[CellRecord], heading: Heading, confidence: floa
         test_openings=max((record.test_openings for record in records), default=0),
         machines=distinct(_machine(result) for result in results.values()),
         ended=max((one.provenance.ended or one.provenance.started for one in results.values()), default=""),
+        verified=_verified(finished or stale),
         unranked=_why_unranked(finished, stale, primary, heading),
         seeds_planned=len(heading.seeds),
     )
@@ -175,6 +193,11 @@ def make_entry(records: Sequence[CellRecord], heading: Heading, confidence: floa
 def _machine(result: Result) -> str:
     source = result.provenance
     return f"{source.device}, {source.parallel} {'fit' if source.parallel == 1 else 'fits'} at a time"
+
+
+def _verified(records: Sequence[CellRecord]) -> Verified:
+    found: list[Verified] = [one.verification.standing if one.verification else "as reported" for one in records]
+    return min(found, key=STRENGTH.index, default="as reported")
 
 
 def _why_unranked(
@@ -250,6 +273,7 @@ def _cell(record: CellRecord, primary: str) -> EntryCell:
         reason=record.reason,
         value=score.value if score else None,
         run_id=record.run_id,
+        verification=record.verification,
     )
 
 

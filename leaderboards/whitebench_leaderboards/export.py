@@ -76,6 +76,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "validation": _summary(entry.validation),
         "spent": asdict(entry.spent) if entry.spent else None,
         "edges": list(entry.edges),
+        "verified": entry.verified,
         "test_samples": entry.test_samples,
         "test_openings": entry.test_openings,
         "cells": [asdict(cell) for cell in entry.cells],
@@ -124,6 +125,7 @@ def _row(entry: Entry, board: Board) -> dict[str, Any]:
         "epochs_allowed": spent.epochs_allowed if spent else "",
         "test_samples": entry.test_samples,
         "test_openings": entry.test_openings,
+        "verified": entry.verified,
         "flags": ";".join(entry.flags),
         "runs": ";".join(f"{seed}={run_id}" for seed, run_id in entry.run_ids.items()),
         "absent": ";".join(

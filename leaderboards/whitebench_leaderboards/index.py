@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from whitebench.address import cache_folder, exists, resolve_uri, sqlite_file
+from whitebench.calibration import Calibration
 from whitebench.catalog import Catalog, load_catalog
 from whitebench.errors import LostResultError
 from whitebench.identity import Parts
@@ -121,6 +122,10 @@ class Index:
     def all_openings(self) -> Counter[tuple[str, str]]:
         """Return how often each test split has been opened up to now, by the contestant's key and the task."""
         return _openings(self._cells.values())
+
+    def calibrations(self, suite: str, overrides: str) -> list[Calibration]:
+        """Return how much one cell of a suite was found to differ from itself; asked of the store, there are few."""
+        return self._store.calibrations(suite, overrides) if self._store else []
 
     def result(self, stored: StoredCell) -> Result:
         """Return a finished cell's result; raises LostResultError."""

@@ -39,7 +39,10 @@ def test_help_loads_neither_torch_nor_plugins_nor_anything_else_that_is_slow() -
 def test_every_command_has_an_example_in_its_help() -> None:
     context = click.Context(cli.cli)
     names = cli.cli.list_commands(context)
-    assert names == ["doctor", "list", "plan", "retry", "run", "show", "status", "weights", "why-stale", "board"]
+    assert names == [
+        "calibrate", "doctor", "list", "plan", "retry", "run", "show", "status", "verify", "weights", "why-stale",
+        "board",
+    ]  # fmt: skip
     for name in names:
         text = printed(name, "--help")
         assert "Example" in text, name

@@ -251,7 +251,7 @@ def test_what_is_no_cell_is_refused(text: str) -> None:
 
 
 NUMBERS = (
-    "augmentation", "cost", "course", "evaluation", "fitting", "footing", "module", "multihead", "needs",
+    "augmentation", "cost", "course", "evaluation", "exam", "fitting", "footing", "module", "multihead", "needs",
     "optimisation", "readout", "samples", "scoring", "seeds", "sequence", "solving", "tracing", "training",
     "tuning", "weights",
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,8 +143,20 @@ def show(
     drawn = _draw(cell, ledger, record, figures) if figures else None
     if as_json:
         stored = json.loads(to_json(record.result)) if record.result else None
-        print_json({"cell": cell, "state": record.state, "reason": record.reason, "run_id": record.run_id,
-                     "store": ledger.store_uri, "result": stored, "figures": drawn})  # fmt: skip
+        found = record.verification
+        verified = {"standing": found.standing, **asdict(found)} if found else None
+        print_json(
+            {
+                "cell": cell,
+                "state": record.state,
+                "reason": record.reason,
+                "run_id": record.run_id,
+                "store": ledger.store_uri,
+                "result": stored,
+                "verification": verified,
+                "figures": drawn,
+            }
+        )
         return
     console = open_console()
     title = f"{cell}: {record.state}" + (f" ({record.reason})" if record.reason else "")
@@ -151,6 +164,8 @@ def show(
     if record.result is not None:
         console.print(report.scores_table(record.result))
         report.print_lines(console, report.result_lines(record.result))
+    if record.verification is not None:
+        report.print_lines(console, report.verification_lines(record.verification))
     if record.run_id:
         report.print_lines(console, [f"MLflow run {record.run_id} in {ledger.store_uri}"])
     if drawn is not None:

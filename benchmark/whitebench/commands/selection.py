@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from whitebench.errors import WhitebenchError
 from whitebench.wording import plain
 
 if TYPE_CHECKING:
@@ -37,3 +38,23 @@ def select_cells(
     wanted = None if seeds is None else parse_seeds(seeds)
     whole, cells = select(loaded, catalog, models=list(dict.fromkeys(models)), tasks=tasks, seeds=wanted)
     return catalog, whole, cells
+
+
+def open_finished(
+    suite: str, plugins: Sequence[Path], overrides: Sequence[str], store: str | None
+) -> tuple[Catalog, Suite, str]:
+    """Load plugins and suite, and return them with the URI of the store in which its results must be.
+
+    Raises:
+        WhitebenchError: there is no store, or it could not be written.
+    """
+    from whitebench.address import exists, resolve_uri, see_that_it_can_be_written, without_password
+    from whitebench.catalog import load_catalog
+    from whitebench.suite import load_suite
+
+    catalog, loaded, uri = load_catalog(plugins), load_suite(suite, overrides), resolve_uri(store)
+    if not exists(uri):
+        place = without_password(uri)
+        raise WhitebenchError(f"{suite} has no results, for there is no store at {place}: `whitebench run` makes one")
+    see_that_it_can_be_written(uri)
+    return catalog, loaded, uri
