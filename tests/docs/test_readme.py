@@ -90,6 +90,9 @@ def test_every_command_does_what_it_says(tmp_path: Path, type_in: Type) -> None:
         if command.startswith("mlflow ui"):
             assert experiments_served(command, tmp_path) >= {"smoke", "smoke/tuning"}
             continue
+        if command == "whitebench serve":
+            assert "9 of 9 cells" in page_served(command, tmp_path)
+            continue
         if command == "make bench":  # of this checkout and environment, but with its results in our folder
             store = f"sqlite:///{tmp_path}/whitebench.db"
             done = type_in("make", "bench", f"VENV={sys.prefix}", cwd=ROOT, env={"MLFLOW_TRACKING_URI": store})
@@ -131,6 +134,17 @@ def experiments_served(command: str, folder: Path) -> set[str]:
                     return {one["name"] for one in json.load(answer)["experiments"]}
             except OSError:
                 time.sleep(0.5)
+    raise AssertionError((folder / "mlflow.log").read_text())
+
+
+def page_served(command: str, folder: Path) -> str:
+    """Start the boards' server on a free port, read its first page, and stop it."""
+    with serving([*shlex.split(command), "--port", "0"], folder):
+        for _ in range(240):
+            if found := re.search(r"http://127\.0\.0\.1:\d+/", (folder / "mlflow.log").read_text()):
+                with urllib.request.urlopen(found[0], timeout=60) as answer:
+                    return str(answer.read().decode())
+            time.sleep(0.5)
     raise AssertionError((folder / "mlflow.log").read_text())
 
 

@@ -23,6 +23,8 @@ INTERVAL = "interval"
 ALWAYS = frozenset({"rank", "contestant"})
 MOST_SQUARES = 60
 """Seeds of a contestant on a task that are drawn one by one; of more only the states are counted."""
+MOST_DOTS = 2_000
+"""The same for all cells of a suite together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +136,11 @@ def matrix_of(ledger: Ledger) -> Matrix:
     cells: dict[tuple[str, str], list[CellRecord]] = {}
     for record in ledger.records:
         cells.setdefault((record.cell.contestant, record.cell.task), []).append(record)
+    has_dots = len(ledger.records) <= MOST_DOTS
     return Matrix(
         contestants=distinct(contestant for contestant, _ in cells),
         tasks=distinct(task for _, task in cells),
-        squares={place: _square(records) for place, records in cells.items()},
+        squares={place: _square(records, has_dots=has_dots) for place, records in cells.items()},
         counts=tuple(Counter(record.state for record in ledger.records).most_common()),
     )
 
@@ -151,9 +154,9 @@ def reasons_of(ledger: Ledger) -> dict[tuple[CellState, str], list[CellRecord]]:
     return found
 
 
-def _square(records: list[CellRecord]) -> Square:
+def _square(records: list[CellRecord], *, has_dots: bool) -> Square:
     counts = tuple(Counter(record.state for record in records).most_common())
-    return Square(cells=tuple(records) if len(records) <= MOST_SQUARES else (), counts=counts)
+    return Square(cells=tuple(records) if has_dots and len(records) <= MOST_SQUARES else (), counts=counts)
 
 
 def _half_width(row: Row, index: int) -> int:

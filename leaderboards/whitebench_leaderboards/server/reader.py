@@ -67,6 +67,17 @@ class Past:
     run_id: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """A board as it was last read."""
+
+    read: Ledger
+    """As the source gave it."""
+    ledger: Ledger
+    """As it may be shown."""
+    board: Board
+
+
 class Reader:
     """What a store has, by suites that are known by name or by the files given; may be asked by several threads."""
 
@@ -96,7 +107,8 @@ class Reader:
         self._suites = _suites(files)
         self._lock = threading.RLock()
         self._looked = float("-inf")
-        self._kept: dict[Key, tuple[Ledger, Board]] = {}
+        self._kept: dict[Key, _Kept] = {}
+        self._changed: set[Key] = set()
         self._generations: Counter[Key] = Counter()
 
     def refresh(self) -> None:
@@ -104,8 +116,7 @@ class Reader:
         with self._lock:
             if time.monotonic() - self._looked < PAUSE:
                 return
-            for key in self._source.refresh():
-                self._kept.pop(key, None)
+            self._changed |= self._source.refresh()
             self._looked = time.monotonic()
 
     def shelves(self) -> tuple[Shelf, ...]:
@@ -124,11 +135,11 @@ class Reader:
             NotHereError: neither the suites nor the store have it.
             WhitebenchError: the suite cannot be planned or the store cannot be read.
         """
-        return self._read((suite, overrides))[0]
+        return self._read((suite, overrides)).ledger
 
     def board(self, suite: str, overrides: str = "") -> Board:
         """Return the ranked rows of a suite; raises as `ledger` does."""
-        return self._read((suite, overrides))[1]
+        return self._read((suite, overrides)).board
 
     def generation(self, suite: str, overrides: str = "") -> int:
         """Return a number that is another one whenever a board or one of its cells is; raises as `ledger` does."""
@@ -192,14 +203,15 @@ class Reader:
         summary = self._suites[suite][1] if suite in self._suites else ""
         return Shelf(suite=suite, overrides=overrides, is_known=is_known, is_stored=is_stored, summary=summary)
 
-    def _read(self, key: Key) -> tuple[Ledger, Board]:
+    def _read(self, key: Key) -> _Kept:
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = self._read_anew(key)
+            if key not in self._kept or key in self._changed:
+                self._kept[key] = self._read_anew(key)  # the last one is held until then: they share most cells
                 self._generations[key] += 1
+                self._changed.discard(key)
             return self._kept[key]
 
-    def _read_anew(self, key: Key) -> tuple[Ledger, Board]:
+    def _read_anew(self, key: Key) -> _Kept:
         suite, overrides = key
         typed = split_overrides(overrides)
         # Whoever may ask for any overrides may ask for a grid of any size.
@@ -211,8 +223,9 @@ class Reader:
                 f"the store has cells of suite {suite}, whose plan is not known here: "
                 f"start the server with its file, whitebench serve {suite}.toml"
             )
-        ledger = discreet_ledger(self._source.ledger(self._suites[suite][0], typed, self._plugins))
-        return ledger, board_of(ledger)
+        read = self._source.ledger(self._suites[suite][0], typed, self._plugins)
+        ledger = discreet_ledger(read)
+        return _Kept(read=read, ledger=ledger, board=board_of(ledger))
 
 
 def _suites(files: Sequence[str]) -> dict[str, tuple[str, str]]:
