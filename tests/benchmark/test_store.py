@@ -232,7 +232,7 @@ def test_the_choice_stands_in_a_cells_run_before_its_test_split_can_be_opened(sh
 def test_nothing_but_finite_numbers_under_names_mlflow_takes_is_logged(shared: Store, tmp_path: Path) -> None:
     run_id = open_cell(shared, "names")
     shared.log_epoch(run_id, epoch(1, gradient_norm=math.inf, validation_loss=math.nan), "error")
-    odd = score(1.0, called="error/head=1, α:β|γ", profile=[0.5, math.nan, 1.5])
+    odd = score(1.0, called="error/head=1, α:β|γ", profile=(0.5, math.nan, 1.5))
     shared.finish_cell(
         run_id, result("names", scores=(odd, score(2.0, called="../up"))), left_by_a_fit(tmp_path / "fit")
     )

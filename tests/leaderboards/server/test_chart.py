@@ -33,7 +33,7 @@ def result_of(world: World, seed: int, profile: list[float]) -> Result:
 
 def test_a_score_over_the_layers_stands_in_its_spread_beside_its_nulls() -> None:
     network, *nulls = profile_chart(PROFILE).lines
-    assert (network.x, network.y, network.low, network.high) == ([1, 2], [0.5, 0.25], [0.25, 0.125], [0.75, 0.375])
+    assert (network.x, network.y, network.low, network.high) == ([1, 2], (0.5, 0.25), [0.25, 0.125], [0.75, 0.375])
     assert [(one.name, list(one.y)) for one in nulls] == [("untrained", [0.75, 0.5]), ("random", [1.0, 1.0])]
     assert profile_chart(PROFILE).y == "share (nats)"
 
