@@ -37,6 +37,12 @@ def test_nothing_but_reading_is_answered(client: TestClient, method: str, path: 
     assert client.request(method, path).status_code == 405
 
 
+def test_whoever_asks_for_the_head_alone_gets_it(client: TestClient) -> None:
+    whole, head = client.get("/suite/tiny"), client.head("/suite/tiny")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["etag"] == whole.headers["etag"]
+
+
 @pytest.mark.parametrize("path", ["/", "/suite/tiny", "/suite/none", "/api/v1/suites", "/static/whitebench.css", "/x"])
 def test_every_answer_forbids_a_browser_all_but_our_own_files(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
