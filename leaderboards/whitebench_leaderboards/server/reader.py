@@ -21,8 +21,9 @@ from whitebench.tags import StoredCell, StoredStudy
 from whitebench.wording import listed, shown
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.commands import board_of
+from whitebench_leaderboards.index import Index
 from whitebench_leaderboards.server.discretion import discreet, discreet_ledger
-from whitebench_leaderboards.server.source import Key, Source, StoreSource, split_overrides
+from whitebench_leaderboards.server.source import Door, Key, Source, split_overrides
 
 if TYPE_CHECKING:
     from whitebench.reading import Picture
@@ -258,6 +259,4 @@ def _value(store: Store, stored: StoredCell, primary: str) -> float | None:
 
 def open_reader(uri: str, *, files: Sequence[str] = (), plugins: Sequence[Path] = ()) -> Reader:
     """Return a reader of the store at `uri`, which need not exist yet; raises as `Reader` does."""
-    catalog = load_catalog(plugins)
-    source = StoreSource(uri, catalog)
-    return Reader(source, lambda: source.store, catalog, files=files, plugins=plugins)
+    return Reader(Index(uri), Door(uri).store, load_catalog(plugins), files=files, plugins=plugins)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from whitebench.catalog import Catalog
 from whitebench.identity import CellName
 from whitebench.result import Chosen
 from whitebench.store import Store
 from whitebench.suite import Contestant
-from whitebench_leaderboards.server.source import StoreSource, split_overrides
+from whitebench_leaderboards.server.reader import open_reader
+from whitebench_leaderboards.server.source import split_overrides
 
 PARTS: dict[str, Any] = {
     "contestant": {"model": "vit", "options": {}, "objective": "cross-entropy", "readout": "head"}, "seed": 0,
@@ -33,44 +33,31 @@ def open_cell(store: Store, seed: int, overrides: str = "") -> str:
 
 
 @pytest.mark.slow
-def test_a_store_is_read_when_it_appears_and_again_when_something_is_written(tmp_path: Path, catalog: Catalog) -> None:
+def test_a_store_is_read_when_it_appears_and_again_when_something_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whitebench_leaderboards.server.reader.PAUSE", 0.0)
     uri = f"sqlite:///{tmp_path / 'whitebench.db'}"
-    source = StoreSource(uri, catalog)
-    assert source.refresh() == frozenset()
-    assert source.suites() == []
+    reader = open_reader(uri)
+    reader.refresh()
+    assert not any(shelf.is_stored for shelf in reader.shelves())
     assert not (tmp_path / "whitebench.db").exists()  # a reader makes nothing
-    assert {record.state for record in source.ledger("smoke").records} == {"missing"}
+    assert {record.state for record in reader.ledger("smoke").records} == {"missing"}
+    assert reader.past("smoke", "", "vit") == []
 
     store = Store(uri)
-    first = open_cell(store, 0)
-    assert source.refresh() == {("smoke", "")}
-    assert source.suites() == [("smoke", "")]
-    assert source.refresh() == frozenset()
+    run_id = open_cell(store, 0)
+    first = reader.generation("smoke")
+    reader.refresh()
+    assert reader.generation("smoke") != first
+    assert [shelf.suite for shelf in reader.shelves() if shelf.is_stored] == ["smoke"]
+    assert [(one.run_id, one.state) for one in reader.past("smoke", "", "vit")] == [(run_id, "interrupted")]
 
     open_cell(store, 0, "budget.epochs=3")
-    assert source.refresh() == {("smoke", "budget.epochs=3")}
-
-    store.interrupt(first)
-    source.refresh()
-    states = {record.cell.seed: record.state for record in source.ledger("smoke").records if record.run_id}
-    assert states == {0: "missing"}  # not run since it changed: the identity above is made up
-
-
-@pytest.mark.slow
-def test_a_file_that_nobody_wrote_into_is_not_asked(
-    tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'whitebench.db'}")
-    open_cell(store, 0)
-    source = StoreSource(store.tracking.uri, catalog)
-    source.refresh()
-    assert source.store is not None
-
-    def refuse() -> Any:
-        raise AssertionError("asked again")
-
-    monkeypatch.setattr(source.store, "suites", refuse)
-    assert source.refresh() == frozenset()
+    second = reader.generation("smoke")
+    reader.refresh()
+    assert reader.generation("smoke") == second
+    assert reader.board("smoke", "budget.epochs=3").heading.epochs == 3
 
 
 @pytest.mark.parametrize(
@@ -86,8 +73,3 @@ def test_a_file_that_nobody_wrote_into_is_not_asked(
 )
 def test_overrides_are_taken_apart_as_they_were_typed(text: str, typed: tuple[str, ...] | None) -> None:
     assert split_overrides(text) == typed
-
-
-def test_a_source_is_what_an_index_will_be() -> None:
-    """The three methods that the reader needs of whoever takes this one's place."""
-    assert {"refresh", "suites", "ledger"} <= set(vars(StoreSource))
