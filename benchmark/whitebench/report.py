@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from whitebench.origin import origin_of
 from whitebench.screen import duration
+from whitebench.wording import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,20 +118,7 @@ def scores_table(result: Result) -> Table:
 
 def result_lines(result: Result) -> list[str]:
     """Return where a result's numbers come from: choice, epoch, test split, code, machine, moment."""
-    source = result.provenance
-    return [
-        *(_solved_lines(result) if result.is_solved else _learnt_lines(result)),
-        f"code: commit {source.commit or 'unknown'}{' with uncommitted changes' if source.is_dirty else ''}; "
-        + ", ".join(f"{name} {version}".strip() for name, version in source.distributions.items()),
-        f"machine: {source.device}, {count(source.threads, 'thread')}, precision {source.precision}, "
-        f"{source.platform}, Python {source.python}, torch {source.torch}, CUDA {source.cuda or 'none'}",
-        f"repeatable: {_repeatable(result)}",
-        f"when: {source.started} to {source.ended}, seed {source.seed}",
-        *(f"training split: {what} {number:g}" for what, number in result.facts.items()),
-        *([f"data: {', '.join(f'{split} {digest[:12]}' for split, digest in source.fingerprints.items())}"]
-          if source.fingerprints else []),
-        f"identity: {result.identity}",
-    ]  # fmt: skip
+    return [f"{term}: {told}" for term, told in origin_of(result)]
 
 
 def verification_lines(found: Verification) -> list[str]:
@@ -146,36 +135,6 @@ def verification_lines(found: Verification) -> list[str]:
         *([f"since the fit, other circumstances: {'; '.join(found.changes)}"] if found.changes else []),
         *(f"differs: {line}" for line in found.differences),
     ]
-
-
-def _solved_lines(result: Result) -> list[str]:
-    return [f"draws: {result.test_samples}, block {result.cell.seed}; the task solved itself, nothing was trained"]
-
-
-def _learnt_lines(result: Result) -> list[str]:
-    chosen = result.chosen
-    pairs = ", ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in chosen.hyperparameters.items()
-    )
-    where = "stated by the recipe" if chosen.trial is None else f"trial {chosen.trial} of {chosen.trials_allowed}"
-    edges = f"; on the edge of its space: {', '.join(chosen.edges)}" if chosen.edges else ""
-    validation = "unknown" if result.validation is None else f"{result.validation:.4f}"
-    return [
-        f"hyperparameters: {pairs} ({where}{edges}; frozen as {chosen.digest[:12]} before the test split was opened)",
-        f"reported epoch: {result.reported_epoch} of {result.epochs_allowed}, validation {validation}",
-        f"test split: {result.test_samples} samples; opening number {result.test_openings} "
-        "for this contestant and task in this store",
-    ]
-
-
-def _repeatable(result: Result) -> str:
-    if result.provenance.is_deterministic:
-        return "the same seed, thread count and machine give the same digits"
-    return (
-        "not to the last digit: on a GPU some of torch's kernels have no form that adds up in a fixed order "
-        "(the fit's log names those that said so)"
-    )
 
 
 def options_again(suite: str, *, plugins: Sequence[Path], overrides: Sequence[str], store: str | None) -> str:
@@ -241,8 +200,3 @@ def _table(
 
 def _owner(row: dict[str, str]) -> str:
     return row["plugin"] if row["distribution"] == "local file" else f"{row['distribution']} {row['version']}"
-
-
-def count(number: int, noun: str) -> str:
-    """Return `1 cell`, `2 cells`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

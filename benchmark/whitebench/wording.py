@@ -30,6 +30,11 @@ def is_plain(text: str) -> bool:
     return all(one.isprintable() or unicodedata.category(one) == "Zs" for one in text)
 
 
+def count(number: int, noun: str) -> str:
+    """Return `1 cell`, `2 cells`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def shown(value: object, most: int = MOST_SHOWN) -> str:
     """Return a value as it is written, cut to at most `most` characters."""
     if isinstance(value, bool):

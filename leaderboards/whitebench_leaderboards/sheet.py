@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from whitebench.wording import count
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.column import Cell, Column, columns_of
 from whitebench_leaderboards.entry import Entry
@@ -105,16 +106,16 @@ def title(heading: Heading) -> str:
 def budget(heading: Heading) -> str:
     """Return what every contestant may spend, in words."""
     if heading.is_solved:
-        blocks, threads = _count(len(heading.seeds), "block"), _count(heading.threads, "thread")
+        blocks, threads = count(len(heading.seeds), "block"), count(heading.threads, "thread")
         return f"draws in {blocks}; the tasks solve themselves, nothing is trained; {threads} a cell"
     parts = [
-        _count(heading.epochs, "epoch"),
-        f"{_count(heading.trials, 'tuning trial')}" if heading.trials else "no tuning",
+        count(heading.epochs, "epoch"),
+        f"{count(heading.trials, 'tuning trial')}" if heading.trials else "no tuning",
         f"batches of {heading.batch_size}",
         f"precision {heading.precision}",
-        f"{_count(heading.threads, 'thread')} a fit",
+        f"{count(heading.threads, 'thread')} a fit",
     ]
-    return f"{_count(len(heading.seeds), 'seed')}; {', '.join(parts)}"
+    return f"{count(len(heading.seeds), 'seed')}; {', '.join(parts)}"
 
 
 def legend(board: Board, marks: tuple[str, str] = ("bold", "underlined")) -> str:
@@ -171,9 +172,9 @@ def _ranking(board: Board, task: str) -> str:
     if compared:
         smallest = [one.smallest for one in compared if one.smallest is not None]
         first = compared[0]
-        data = _count(first.seeds, "shared seed")
+        data = count(first.seeds, "shared seed")
         if board.heading.is_solved:
-            data = f"{_count(first.seeds, 'shared block')} of {_count(first.samples, 'draw')}"
+            data = f"{count(first.seeds, 'shared block')} of {count(first.samples, 'draw')}"
         elif any(one.sample_part is None for one in compared):
             data += " (on these test samples only: the metric is not a mean over samples)"
         else:
@@ -210,7 +211,3 @@ def _absent(entry: Entry) -> list[str]:
         + (f"{state}: {reason}" if reason else state)
         for (state, reason), seeds in seeds_by_reason.items()
     ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -109,10 +109,6 @@ def test_the_end_of_a_run_names_failures_and_metrics_that_raised() -> None:
     ]
 
 
-def test_one_cell_is_not_cells() -> None:
-    assert (report.count(1, "cell"), report.count(0, "cell")) == ("1 cell", "0 cells")
-
-
 def test_the_parts_of_a_metric_stand_below_its_name_and_are_whole_at_80_columns() -> None:
     def score(name: str) -> Score:
         return Score(name=name, metric=name.partition("/")[0], version=1, direction="lower", unit="share", value=0.5,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from whitebench.errors import UnknownNameError, WhitebenchError
-from whitebench.wording import MOST_SAID, is_plain, listed, plain, shown
+from whitebench.wording import MOST_SAID, count, is_plain, listed, plain, shown
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,7 @@ def test_names_are_listed_up_to_a_number() -> None:
 def test_a_text_is_plain_where_every_character_is_seen() -> None:
     assert is_plain("2\u00a0% ≥ ü, 5\u202f000 × 3")
     assert not any(map(is_plain, ["\n", "\t", "\x85", "\x1b", "\0", "\u2028", "\u202e", "\ud800"]))
+
+
+def test_one_cell_is_not_cells() -> None:
+    assert (count(1, "cell"), count(0, "cell")) == ("1 cell", "0 cells")

@@ -15,7 +15,7 @@ from whitebench.commands.selection import select_cells
 from whitebench.commands.terminal import open_console, print_json
 from whitebench.errors import WhitebenchError
 from whitebench.options import cell_options, json_option, plugin_options, selection_options, suite_options
-from whitebench.wording import plain
+from whitebench.wording import count, plain
 
 if TYPE_CHECKING:
     from whitebench.plugin import Kind
@@ -96,9 +96,11 @@ def plan(
         return
     console = open_console()
     report.print_lines(console, [report.heading(ledger)], style="bold")
-    states = ", ".join(f"{count} {state}" for state, count in report.counts(ledger).items())
-    lines = [f"{report.count(len(cells), 'cell')} to do (of the whole suite: {states})"]
-    lines += [f"  {contest}: {count} of {whole.budget.trials} trials owed" for contest, count in owed.items() if count]
+    states = ", ".join(f"{number} {state}" for state, number in report.counts(ledger).items())
+    lines = [f"{count(len(cells), 'cell')} to do (of the whole suite: {states})"]
+    lines += [
+        f"  {contest}: {number} of {whole.budget.trials} trials owed" for contest, number in owed.items() if number
+    ]
     report.print_lines(console, [*lines, *(f"  {reason}" for reason in report.reasons(ledger))])
 
 
@@ -169,7 +171,7 @@ def show(
     if record.run_id:
         report.print_lines(console, [f"MLflow run {record.run_id} in {ledger.store_uri}"])
     if drawn is not None:
-        report.print_lines(console, [f"{report.count(len(drawn), 'file')} drawn into {figures}"])
+        report.print_lines(console, [f"{count(len(drawn), 'file')} drawn into {figures}"])
 
 
 @click.command(

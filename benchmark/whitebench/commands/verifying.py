@@ -15,6 +15,7 @@ from whitebench.commands.selection import open_finished
 from whitebench.commands.terminal import open_console, print_json
 from whitebench.errors import UnknownNameError, WhitebenchError
 from whitebench.options import json_option, parallel_option, target_options
+from whitebench.wording import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,7 +117,7 @@ def _print_verdict(console: Console, verdict: Verdict, *, is_alone: bool) -> Non
     said = f": {verdict.why}" if verdict.why else ""
     if found and found.num_scores:
         agree = sum(one.agrees for one in verdict.comparisons)
-        said = f": {agree} of {report.count(found.num_scores, 'score')} agree"
+        said = f": {agree} of {count(found.num_scores, 'score')} agree"
     report.print_lines(
         console, [f"{verdict.cell}: {verdict.standing}{said}"], style=STYLE_BY_STANDING[verdict.standing]
     )
@@ -146,7 +147,7 @@ def _print_end(console: Console, verdicts: Sequence[Verdict], *, unfinished: int
     standings = [one.standing for one in verdicts]
     parts = [f"{standings.count(one)} {one}" for one in STYLE_BY_STANDING if one in standings]
     parts += [f"{unfinished} not finished"] if unfinished else []
-    report.print_lines(console, [f"{report.count(len(verdicts), 'cell')}: {', '.join(parts)}"])
+    report.print_lines(console, [f"{count(len(verdicts), 'cell')}: {', '.join(parts)}"])
 
 
 def _values(verdict: Verdict) -> dict[str, Any]:

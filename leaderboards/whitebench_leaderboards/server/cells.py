@@ -11,6 +11,7 @@ import matplotlib as mpl
 from fastapi import APIRouter, Query, Request, Response
 
 from whitebench.identity import CellName
+from whitebench.origin import origin_of
 from whitebench.result import CellRecord
 from whitebench_leaderboards.figures import STYLE, draw_picture
 from whitebench_leaderboards.notation import plain
@@ -21,7 +22,7 @@ from whitebench_leaderboards.server.chart import (
     plain_values,
     profile_charts,
 )
-from whitebench_leaderboards.server.facts import facts_of, model_of, repeat
+from whitebench_leaderboards.server.facts import model_of, repeat
 from whitebench_leaderboards.server.page import MOST_COMPARED, Overrides, Press, Site
 from whitebench_leaderboards.server.pairing import pair_up
 from whitebench_leaderboards.server.reader import NotHereError, Reader
@@ -73,7 +74,7 @@ def make_cells(reader: Reader, press: Press, site: Site) -> APIRouter:
                 "profiles": plain_values(profile_charts(result)) if result else [],
                 "curves": plain_values(curve_charts(reader.curves(record, ledger.suite.primary))),
                 "pictures": {key: one.title for key, one in reader.pictures(record).items()},
-                "facts": facts_of(result) if result else [],
+                "facts": origin_of(result) if result else [],
                 "command": repeat(record.cell, suite=ledger.source, overrides=ledger.overrides, plugins=site.plugins),
                 "overrides": overrides,
             }
