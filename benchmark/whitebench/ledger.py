@@ -133,9 +133,14 @@ def canonical_overrides(overrides: Sequence[str]) -> str:
     return " ".join(f"{key}={value}" for key, value in sorted(values.items()) if key.partition(".")[0] != "limits")
 
 
-def overrides_of(text: str) -> tuple[str, ...]:
-    """Return the overrides that `canonical_overrides` made one text of, as `load_suite` takes them."""
-    return tuple(re.split(r" (?=[\w.-]+=)", text)) if text else ()
+def overrides_of(text: str) -> tuple[str, ...] | None:
+    """Return the overrides that `canonical_overrides` made one text of, as `load_suite` takes them.
+
+    None where it made no such text. The store cannot hold an apostrophe in them and has a typographic one in its place.
+    """
+    text = text.replace("’", "'")
+    typed = tuple(part for part in re.split(r" (?=[a-z_][\w.-]*=)", text) if part)
+    return typed if canonical_overrides(typed) == text else None
 
 
 def read_ledger(

@@ -18,6 +18,7 @@ from whitebench.ledger import (
     Published,
     canonical_overrides,
     ledger_of,
+    overrides_of,
     pick,
     plan_cells,
     published_of,
@@ -185,3 +186,18 @@ def test_reading_a_store_that_is_not_there_makes_none(write_suite: WriteSuite, p
     assert not file.parent.exists()
     with pytest.raises(StoreError, match="--store mlruns"):
         read_ledger(str(write_suite()), store="mlruns", plugins=[plugin])
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [
+        ("", ()),
+        ("budget.epochs=3", ("budget.epochs=3",)),
+        ("budget.epochs=3 budget.trials=0", ("budget.epochs=3", "budget.trials=0")),
+        ("budget.epochs=3 seeds=[0, 1]", ("budget.epochs=3", "seeds=[0, 1]")),
+        ("tuning.sampler=’tpe’", ("tuning.sampler='tpe'",)),
+        ("nonsense", None),
+    ],
+)
+def test_overrides_are_taken_apart_as_they_were_typed(text: str, typed: tuple[str, ...] | None) -> None:
+    assert overrides_of(text) == typed

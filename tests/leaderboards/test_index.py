@@ -239,6 +239,7 @@ def test_the_overrides_of_a_suite_in_the_store_lead_back_to_it(lab: Lab) -> None
     lab.finish(lab.planned(given)[0], overrides=canonical_overrides(given))
     lab.index.refresh()
     [(suite, overrides)] = lab.index.suites()
-    assert overrides_of(overrides) == ("budget.epochs=3", "seeds=[0, 1]", 'summary="two words"')
-    assert lab.said_by(lab.index, overrides_of(overrides)).records[0].state == "finished"
+    typed = overrides_of(overrides)
+    assert typed == ("budget.epochs=3", "seeds=[0, 1]", 'summary="two words"')
+    assert lab.said_by(lab.index, typed).records[0].state == "finished"
     assert (suite, overrides_of("")) == ("blobs", ())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from whitebench.catalog import Catalog, load_catalog
 from whitebench.errors import LostResultError, UnknownNameError, WhitebenchError, near_misses
 from whitebench.identity import CellName
-from whitebench.ledger import Ledger
+from whitebench.ledger import Ledger, overrides_of
 from whitebench.result import CellRecord
 from whitebench.store import Store
 from whitebench.suite import Contestant, load_suite, suite_names
@@ -23,7 +23,7 @@ from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.commands import board_of
 from whitebench_leaderboards.index import Index
 from whitebench_leaderboards.server.discretion import discreet, discreet_ledger
-from whitebench_leaderboards.server.source import Door, Key, Source, split_overrides
+from whitebench_leaderboards.server.source import Door, Key, Source
 
 if TYPE_CHECKING:
     from whitebench.reading import Picture
@@ -200,7 +200,7 @@ class Reader:
 
     def _shelf(self, key: Key, *, is_stored: bool) -> Shelf:
         suite, overrides = key
-        is_known = suite in self._suites and split_overrides(overrides) is not None
+        is_known = suite in self._suites and overrides_of(overrides) is not None
         summary = self._suites[suite][1] if suite in self._suites else ""
         return Shelf(suite=suite, overrides=overrides, is_known=is_known, is_stored=is_stored, summary=summary)
 
@@ -214,7 +214,7 @@ class Reader:
 
     def _read_anew(self, key: Key) -> _Kept:
         suite, overrides = key
-        typed = split_overrides(overrides)
+        typed = overrides_of(overrides)
         # Whoever may ask for any overrides may ask for a grid of any size.
         is_stored = key in self._source.suites()
         if not is_stored and (overrides or suite not in self._suites):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from whitebench.address import exists
-from whitebench.ledger import Ledger, canonical_overrides
+from whitebench.ledger import Ledger
 from whitebench.store import Store
 
 PATIENCE = 2.0
@@ -44,13 +43,3 @@ class Door:
         if self._store is None and exists(self.uri):
             self._store = Store(self.uri, patience=PATIENCE, is_reader=True)
         return self._store
-
-
-def split_overrides(text: str) -> tuple[str, ...] | None:
-    """Return overrides as they would be typed, from the one text that the store knows them by; None where it cannot be.
-
-    The store cannot hold an apostrophe in them and has a typographic one in its place.
-    """
-    text = text.replace("’", "'")
-    typed = tuple(part for part in re.split(r" (?=[a-z_][\w.-]*=)", text) if part)
-    return typed if canonical_overrides(typed) == text else None

@@ -12,7 +12,6 @@ from whitebench.result import Chosen
 from whitebench.store import Store
 from whitebench.suite import Contestant
 from whitebench_leaderboards.server.reader import open_reader
-from whitebench_leaderboards.server.source import split_overrides
 
 PARTS: dict[str, Any] = {
     "contestant": {"model": "vit", "options": {}, "objective": "cross-entropy", "readout": "head"}, "seed": 0,
@@ -58,18 +57,3 @@ def test_a_store_is_read_when_it_appears_and_again_when_something_is_written(
     reader.refresh()
     assert reader.generation("smoke") == second
     assert reader.board("smoke", "budget.epochs=3").heading.epochs == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "typed"),
-    [
-        ("", ()),
-        ("budget.epochs=3", ("budget.epochs=3",)),
-        ("budget.epochs=3 budget.trials=0", ("budget.epochs=3", "budget.trials=0")),
-        ("budget.epochs=3 seeds=[0, 1]", ("budget.epochs=3", "seeds=[0, 1]")),
-        ("tuning.sampler=’tpe’", ("tuning.sampler='tpe'",)),
-        ("nonsense", None),
-    ],
-)
-def test_overrides_are_taken_apart_as_they_were_typed(text: str, typed: tuple[str, ...] | None) -> None:
-    assert split_overrides(text) == typed
