@@ -28,7 +28,7 @@ from whitebench.outage import said_plainly
 from whitebench.result import Chosen, Failure, Result, digest, result_from_json, to_json
 from whitebench.suite import Contestant
 from whitebench.tables import Mark, TrackedRun
-from whitebench.tags import StoredCell, StoredStudy, Tag, contestant_key, queryable, read_cell
+from whitebench.tags import VERIFICATIONS, StoredCell, StoredStudy, Tag, contestant_key, queryable, read_cell
 from whitebench.tracking import Point, Status, Tracking
 from whitebench.verification import Verification
 
@@ -247,7 +247,9 @@ class Store:
         self.tracking.log_points(run_id, _curves(epochs, primary))
         if validation is not None:
             self.tracking.log_points(run_id, [(f"validation/{primary}/chosen_by", validation, 0)])
-            if number not in self.tracking.steps(study_run, f"trials/{primary}"):  # of a life that was killed here
+            if number not in dict(
+                self.tracking.curve(study_run, f"trials/{primary}")
+            ):  # of a life that was killed here
                 self.tracking.log_points(study_run, [(f"trials/{primary}", validation, number)])
         why = {Tag.MESSAGE: reason[:4000]} if reason else {}
         self.tracking.close_run(run_id, STATUSES[state], {**why, Tag.STATE: state})
@@ -299,9 +301,10 @@ class Store:
         """Return the marks of the runs of all cells, by id, and those of them that are news, oldest first.
 
         Deleted ones are included. News is what is open, and what has not the mark under which it was `seen`: a cell
-        that was finished, superseded, deleted or restored since then.
+        that was finished, superseded, verified, deleted or restored since then.
         """
-        marks, news = self.tracking.changed_runs({Tag.KIND: "cell"}, (Tag.STATE, Tag.RESULT, Tag.OPENINGS), seen)
+        keys = (Tag.STATE, Tag.RESULT, Tag.OPENINGS, *VERIFICATIONS)
+        marks, news = self.tracking.changed_runs({Tag.KIND: "cell"}, keys, seen)
         return marks, self._as_they_stand(news)
 
     def runs_of(self, cell: CellName, overrides: str) -> list[StoredCell]:
@@ -371,11 +374,6 @@ class Store:
         """Return the curves of a cell's run by name, each as epochs and values; of a running one as far as it is."""
         curves = {name: self.tracking.curve(run_id, name) for name in _curve_names(primary)}
         return {name: points for name, points in curves.items() if points}
-
-    def suites(self) -> list[tuple[str, str]]:
-        """Return every suite, with its overrides as one text, that the store has cells of, or had before a deletion."""
-        runs = self.tracking.runs_anywhere({Tag.KIND: "cell"})
-        return sorted({(run.tags[Tag.SUITE], run.tags[Tag.OVERRIDES]) for run in runs})
 
     def artifact(self, stored: StoredCell, name: str) -> bytes:
         """Return a file that a cell's fit left.

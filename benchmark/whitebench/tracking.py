@@ -189,11 +189,6 @@ class Tracking:
             return Path(self._client.download_artifacts(run_id, name, folder)).read_bytes()
 
     @patient
-    def steps(self, run_id: str, name: str) -> set[int]:
-        """Return the steps at which a run's curve has a point."""
-        return {point.step for point in self._client.get_metric_history(run_id, _curve_name(name))}
-
-    @patient
     def curve(self, run_id: str, name: str) -> list[tuple[int, float]]:
         """Return a run's curve as steps and values, by step; of several values at one step the last that was logged."""
         history = sorted(self._client.get_metric_history(run_id, _curve_name(name)), key=lambda point: point.timestamp)

@@ -265,14 +265,6 @@ def test_an_epoch_that_was_trained_again_after_a_kill_stands_once_in_a_curve(sha
     assert shared.curves(run_id, "error")["train/loss"] == [(1, 1.0)]
 
 
-def test_a_store_says_of_which_suites_it_has_cells(new_store: Callable[[Path], Store], tmp_path: Path) -> None:
-    store = new_store(tmp_path)
-    assert store.suites() == []
-    for suite, overrides in (("b", ""), ("a", ""), ("a", "budget.epochs=3"), ("b", "")):
-        open_cell(store, suite, overrides=overrides)
-    assert store.suites() == [("a", ""), ("a", "budget.epochs=3"), ("b", "")]
-
-
 def test_more_points_than_mlflow_takes_at_once_are_all_stored(shared: Store) -> None:
     study = shared.open_study("long", "tiny", "blobs", overrides="", name="s" * 64, claim="study/s/")
     epochs = [epoch(number) for number in range(1, 301)]  # 1,500 points

@@ -18,10 +18,12 @@ from safetensors.numpy import save_file
 from tests.leaderboards.conftest import World
 from whitebench.catalog import Catalog
 from whitebench.ledger import PlannedCell, canonical_overrides, overrides_of, read_ledger, select
+from whitebench.provenance import now
 from whitebench.result import CellRecord, Chosen, Failure, FailureKind, digest
 from whitebench.store import Store
 from whitebench.suite import load_suite
 from whitebench.tags import Tag
+from whitebench.verification import Verification
 from whitebench_leaderboards.index import Index
 
 NewStore = Callable[[Path], Store]
@@ -222,6 +224,19 @@ def test_a_store_may_come_later_go_away_and_be_replaced(lab: Lab, new_store: New
     assert look(elsewhere) == ({BLOBS}, [])
     shutil.rmtree(lab.folder / "later")
     assert look(elsewhere) == (set(), [])
+
+
+def test_a_cell_that_is_verified_is_news(lab: Lab) -> None:
+    run_id = lab.finish(lab.planned()[0])
+    lab.index.refresh()
+    assert lab.record().verification is None
+    found = Verification(is_repeated=True, when=now(), device="a processor", threads=1, versions={}, num_scores=3)
+    lab.store.record_verification(run_id, found)
+    assert lab.index.refresh() == {BLOBS}
+    told = lab.record().verification
+    assert told is not None
+    assert (told.standing, told.when) == ("reproduced", found.when)
+    assert told == lab.said_by_store().records[0].verification
 
 
 def test_results_are_in_memory_as_long_as_somebody_holds_their_ledger(lab: Lab) -> None:
