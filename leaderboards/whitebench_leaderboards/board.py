@@ -10,7 +10,7 @@ from itertools import combinations
 
 from whitebench.result import CellRecord
 from whitebench_leaderboards.comparison import Comparisons, compare_all
-from whitebench_leaderboards.entry import Entry, distinct, make_entry, outcome_of
+from whitebench_leaderboards.entry import Entry, make_entry, outcome_of
 from whitebench_leaderboards.heading import Heading
 from whitebench_leaderboards.statistics import CONFIDENCE, Difference, Outcome
 
@@ -75,13 +75,13 @@ def make_board(records: Sequence[CellRecord], heading: Heading, *, confidence: f
     """
     entries: list[Entry] = []
     compared: dict[str, Comparisons] = {}
-    tasks = distinct([*heading.tasks, *(record.cell.task for record in records)])
-    for task in tasks:
-        of_task = [record for record in records if record.cell.task == task]
-        rows: list[tuple[Entry, Outcome]] = []
-        for contestant in distinct(record.cell.contestant for record in of_task):
-            own = [record for record in of_task if record.cell.contestant == contestant]
-            rows.append((make_entry(own, heading, confidence), outcome_of(own, heading.primary)))
+    grid: dict[str, dict[str, list[CellRecord]]] = {task: {} for task in heading.tasks}
+    for record in records:
+        grid.setdefault(record.cell.task, {}).setdefault(record.cell.contestant, []).append(record)
+    for task, by_contestant in grid.items():
+        rows: list[tuple[Entry, Outcome]] = [
+            (make_entry(own, heading, confidence), outcome_of(own, heading.primary)) for own in by_contestant.values()
+        ]
         ranked, compared[task] = _ranked(rows, heading, confidence)
         unranked = sorted((entry for entry, _ in rows if entry.unranked), key=_unranked_order(heading))
         entries += [*ranked, *unranked]
