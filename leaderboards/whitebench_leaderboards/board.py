@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 from whitebench.result import CellRecord
@@ -38,6 +38,8 @@ class Board:
     """By task in the suite's order; ranked ones first, best mean first."""
     compared: Mapping[str, Comparisons]
     """By task, every pair of ranked entries; tasks in the suite's order."""
+    sources: Mapping[str, Mapping[str, Sequence[CellRecord]]] = field(repr=False)
+    """By task and contestant, the cells it was made of."""
 
     def of_task(self, task: str) -> tuple[Entry, ...]:
         """Return the entries of `task`, in the board's order."""
@@ -68,24 +70,32 @@ class Board:
         return all(entry.primary.estimate.mean is None for entry in self.entries)
 
 
-def make_board(records: Sequence[CellRecord], heading: Heading, *, confidence: float = CONFIDENCE) -> Board:
+def make_board(
+    records: Sequence[CellRecord], heading: Heading, *, confidence: float = CONFIDENCE, last: Board | None = None
+) -> Board:
     """Return the board of every planned square of a suite's grid, guests included.
 
-    An entry is ranked where every planned seed is finished and has the primary metric.
+    An entry is ranked where every planned seed is finished and has the primary metric. Of the `last` board of the same
+    suite the tasks whose cells are still the same are taken over.
     """
     entries: list[Entry] = []
     compared: dict[str, Comparisons] = {}
-    grid: dict[str, dict[str, list[CellRecord]]] = {task: {} for task in heading.tasks}
+    sources: dict[str, dict[str, list[CellRecord]]] = {task: {} for task in heading.tasks}
     for record in records:
-        grid.setdefault(record.cell.task, {}).setdefault(record.cell.contestant, []).append(record)
-    for task, by_contestant in grid.items():
+        sources.setdefault(record.cell.task, {}).setdefault(record.cell.contestant, []).append(record)
+    is_alike = last is not None and (last.heading, last.confidence) == (heading, confidence)
+    for task, by_contestant in sources.items():
+        if last is not None and is_alike and last.sources.get(task) == by_contestant:
+            entries += last.of_task(task)
+            compared[task] = last.compared[task]
+            continue
         rows: list[tuple[Entry, Outcome]] = [
             (make_entry(own, heading, confidence), outcome_of(own, heading.primary)) for own in by_contestant.values()
         ]
         ranked, compared[task] = _ranked(rows, heading, confidence)
         unranked = sorted((entry for entry, _ in rows if entry.unranked), key=_unranked_order(heading))
         entries += [*ranked, *unranked]
-    return Board(heading=heading, confidence=confidence, entries=tuple(entries), compared=compared)
+    return Board(heading=heading, confidence=confidence, entries=tuple(entries), compared=compared, sources=sources)
 
 
 def _ranked(

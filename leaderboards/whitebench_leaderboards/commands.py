@@ -120,9 +120,10 @@ def serve(
     begin(suites, port=port, host=host, token_file=token_file, store=store, plugins=plugins)
 
 
-def board_of(ledger: Ledger) -> Board:
-    """Return the board of what the store holds of a suite."""
+def board_of(ledger: Ledger, last: Board | None = None) -> Board:
+    """Return the board of what the store holds of a suite, in less time where its `last` board is at hand."""
     from whitebench_leaderboards.board import Heading, make_board
+    from whitebench_leaderboards.garbage import collecting_nothing
 
     suite, budget = ledger.suite, ledger.suite.budget
     heading = Heading(
@@ -144,7 +145,8 @@ def board_of(ledger: Ledger) -> Board:
         overrides=ledger.overrides,
         source=ledger.source,
     )
-    return make_board(ledger.records, heading)
+    with collecting_nothing():
+        return make_board(ledger.records, heading, last=last)
 
 
 def _how_to_begin(ledger: Ledger, suite: str, store: str | None, plugins: tuple[Path, ...]) -> str:

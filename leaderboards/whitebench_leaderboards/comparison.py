@@ -158,7 +158,10 @@ def _at_once(outcomes: Sequence[Outcome], confidence: float) -> tuple[list[Matri
         spread = gram.diagonal()[:, None] + gram.diagonal()[None] - 2 * gram
         sample_error = np.sqrt(np.maximum(spread, 0.0) / samples)
     value = each_kks.mean(axis=2)
-    p_value = p_values(value, seed_error, sample_error, seeds=len(seeds))
+    upper = np.triu_indices(len(outcomes), 1)  # the other half is the same
+    p_value = np.ones_like(value)
+    p_value[upper] = p_values(value[upper], seed_error[upper], sample_error[upper], seeds=len(seeds))
+    p_value = np.minimum(p_value, p_value.T)
     if not samples:
         p_value[seed_error == 0] = np.nan
     sample_part = normal_quantile(confidence) * sample_error if samples else np.full_like(value, np.nan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,18 +18,29 @@ from whitebench_leaderboards.statistics import Estimate, Outcome, estimate
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A score or cost over an entry's seeds."""
+    """A score or cost over an entry's seeds; its estimates are made when they are asked for."""
 
     name: str
     direction: Direction
     unit: str
-    estimate: Estimate
     values: Mapping[int, float]
     """By seed."""
     unscored: Mapping[int, str]
     """By seed, why there is no value."""
-    nulls: Mapping[str, Estimate] = field(default_factory=dict)
-    """What it comes to where its claim cannot hold, by the null's name, over the seeds that have it."""
+    null_values: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """What it comes to where its claim cannot hold, by the null's name, for the seeds that have it."""
+    confidence: float
+    """Of the intervals."""
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """Return the mean of its values with its interval."""
+        return estimate(tuple(self.values.values()), confidence=self.confidence)
+
+    @cached_property
+    def nulls(self) -> Mapping[str, Estimate]:
+        """Return the same of each null."""
+        return {null: estimate(values, confidence=self.confidence) for null, values in self.null_values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,13 +181,13 @@ def make_entry(records: Sequence[CellRecord], heading: Heading, confidence: floa
             name="validation",
             direction=heading.direction,
             unit=heading.unit,
-            estimate=estimate([v for v in validation.values() if v is not None], confidence=confidence),
             values={seed: v for seed, v in validation.items() if v is not None},
             unscored={
                 seed: "no validation split"
                 for seed, v in validation.items()
                 if v is None and not results[seed].is_solved
             },
+            confidence=confidence,
         ),
         spent=_spent(list(results.values())),
         choice=_only(result.chosen.digest for result in results.values()),
@@ -241,12 +253,13 @@ def _summary(
     values: dict[int, float] = {}
     unscored: dict[int, str] = {}
     nulls: dict[str, list[float]] = {}
+    score: Score | None = None
     for seed, result in results.items():
-        score: Score | None = result.score(name)
-        if score is None:
+        found = result.score(name)
+        if found is None:
             unscored[seed] = "not measured"
             continue
-        direction, unit = score.direction, score.unit
+        score = found
         if score.value is None:
             unscored[seed] = score.unscored or "no reason given"
         else:
@@ -255,12 +268,12 @@ def _summary(
                 nulls.setdefault(null, []).append(value)
     return Summary(
         name=name,
-        direction=direction,
-        unit=unit,
-        estimate=estimate(list(values.values()), confidence=confidence),
+        direction=score.direction if score else direction,
+        unit=score.unit if score else unit,
         values=values,
         unscored=unscored,
-        nulls={null: estimate(numbers, confidence=confidence) for null, numbers in nulls.items()},
+        null_values=nulls,
+        confidence=confidence,
     )
 
 

@@ -6,14 +6,12 @@ finished run has stored never changes: it is read once, and kept in a cache on t
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import threading
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -29,6 +27,7 @@ from whitebench.store import IDENTITY, RESULT, Store, read_result
 from whitebench.suite import Suite, load_suite
 from whitebench.tags import StoredCell, queryable
 from whitebench_leaderboards.cache import Cache
+from whitebench_leaderboards.garbage import collecting_nothing
 
 if TYPE_CHECKING:
     from whitebench.tables import Mark
@@ -76,7 +75,7 @@ class Index:
         Raises:
             StoreError: the store cannot be read.
         """
-        with self._lock, _collecting_nothing():
+        with self._lock, collecting_nothing():
             store = self._open()
             marks, news = store.changed_cells(self._marks) if store else ({}, [])
             before, after = self._cells, {one.run_id: one for one in news}
@@ -103,7 +102,7 @@ class Index:
         Raises:
             WhitebenchError: the suite cannot be planned, or what is not in the cache cannot be read from the store.
         """
-        with self._lock, _collecting_nothing():
+        with self._lock, collecting_nothing():
             files = tuple(plugins)
             if files not in self._catalogs:
                 self._catalogs[files] = load_catalog(files)
@@ -193,18 +192,6 @@ class Index:
             content = read[name](stored)
             self._cache.keep([(stored.run_id, name, content)])
         return content
-
-
-@contextmanager
-def _collecting_nothing() -> Iterator[None]:
-    """Let no garbage be collected: to look for cycles among millions of objects, none in one, took half the time."""
-    was_collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_collecting:
-            gc.enable()
 
 
 def _rows(store: Store, stored: StoredCell) -> list[tuple[str, str, bytes]]:

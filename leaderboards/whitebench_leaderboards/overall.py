@@ -78,8 +78,8 @@ def overall(board: Board, *, seed: int = 0) -> Overall | None:
     ranks = _mean_ranks(entries, sign)
     order = sorted(range(len(names)), key=lambda i: ranks[i])
     is_enough = len(tasks) >= FEWEST_TASKS
-    scores = [_scores(entries[i]) for i in order]
-    means = [_interquartile(one, seed) if is_enough else (None, None) for one in scores]
+    scores = np.array([[list(one.primary.values.values()) for one in entries[i]] for i in order])  # all have all seeds
+    means = _interquartile(scores, seed) if is_enough and order else [(None, None)] * len(order)
     return Overall(
         tasks=tasks,
         entries=tuple(
@@ -88,7 +88,7 @@ def overall(board: Board, *, seed: int = 0) -> Overall | None:
         ),
         lacking=tuple((name, missing) for name, missing in lacks.items() if missing),
         critical_difference=_critical(len(names), len(tasks), board.confidence) if is_enough else None,
-        improvement=tuple(tuple(_improvement(a, b, sign) for b in scores) for a in scores) if is_enough else (),
+        improvement=_improvement(scores, sign) if is_enough and order else (),
     )
 
 
@@ -101,22 +101,25 @@ def _mean_ranks(entries: list[list[Entry]], sign: float) -> NDArray[np.float64]:
     return ranks
 
 
-def _scores(row: list[Entry]) -> list[NDArray[np.float64]]:
-    """Return a contestant's scores by task, (seeds,)."""
-    return [np.array(list(entry.primary.values.values())) for entry in row]
+def _interquartile(scores: NDArray[np.float64], seed: int) -> list[tuple[float, tuple[float, float]]]:
+    """Return each contestant's interquartile mean with its percentile interval, seeds drawn anew within each task.
+
+    Of scores (contestants, tasks, seeds); all contestants with the same draws.
+    """
+    _, tasks, seeds = scores.shape
+    places = np.random.default_rng(seed).integers(seeds, size=(DRAWS, tasks, seeds))
+    found = []
+    for own in scores:
+        drawn = np.take_along_axis(own[None], places, axis=2).reshape(DRAWS, -1)
+        low, high = np.quantile(trim_mean(drawn, 0.25, axis=1), (0.025, 0.975))
+        found.append((float(trim_mean(own.ravel(), 0.25)), (float(low), float(high))))
+    return found
 
 
-def _interquartile(scores: list[NDArray[np.float64]], seed: int) -> tuple[float, tuple[float, float]]:
-    """Return the interquartile mean with its percentile interval, seeds drawn anew within each task."""
-    random = np.random.default_rng(seed)
-    drawn = np.concatenate([random.choice(one, (DRAWS, len(one))) for one in scores], axis=1)
-    low, high = np.quantile(trim_mean(drawn, 0.25, axis=1), (0.025, 0.975))
-    return float(trim_mean(np.concatenate(scores), 0.25)), (float(low), float(high))
-
-
-def _improvement(first: list[NDArray[np.float64]], second: list[NDArray[np.float64]], sign: float) -> float:
-    each = [np.sign(sign * (a[:, None] - b[None])).mean() for a, b in zip(first, second, strict=True)]
-    return float((1 + np.mean(each)) / 2)
+def _improvement(scores: NDArray[np.float64], sign: float) -> tuple[tuple[float, ...], ...]:
+    """Return how likely each contestant beats each other, of scores (contestants, tasks, seeds)."""
+    is_above = [np.sign(sign * (own[:, :, None] - scores[:, :, None, :])).mean(axis=(1, 2, 3)) for own in scores]
+    return tuple(tuple(float(chance) for chance in (1 + row) / 2) for row in is_above)
 
 
 def _critical(k: int, tasks: int, confidence: float) -> float | None:

@@ -38,6 +38,9 @@ from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
 
+BISECTIONS = 40
+"""Of log p: they leave a relative error of 3e-10."""
+
 SMALLEST_P = 1e-150
 """Below 1e-200 scipy's quantile of Student's t comes out infinite."""
 
@@ -136,9 +139,9 @@ def paired_difference(first: Outcome, second: Outcome, *, confidence: float = CO
 
 
 def spread_of(values: Sequence[float]) -> float:
-    """Return the standard deviation of two or more values, unbiased in its square; of few, a tenth of numpy's time."""
+    """Return the standard deviation of two or more values, unbiased in its square; of few sooner than numpy does."""
     mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return math.dist(values, [mean] * len(values)) / math.sqrt(len(values) - 1)
 
 
 def student_half_width(values: Sequence[float], confidence: float = CONFIDENCE) -> float:
@@ -165,7 +168,7 @@ def p_values(value: ArrayLike, seed_error: ArrayLike, sample_error: ArrayLike, *
     """
     size, over_seeds, over_samples = np.abs(value), np.asarray(seed_error), np.asarray(sample_error)
     low, high = np.full(size.shape, math.log(SMALLEST_P)), np.zeros(size.shape)
-    for _ in range(60):
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
         half = np.exp(middle) / 2
         shown = np.hypot(stdtrit(seeds - 1, half) * over_seeds, ndtri(half) * over_samples)

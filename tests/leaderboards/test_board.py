@@ -214,3 +214,18 @@ def test_seeds_that_ran_under_different_conditions_are_flagged(world: World) -> 
     assert flag.startswith("its seeds ran under different conditions: ")
     assert "4 fits at a time" in flag
     assert "1 fit at a time" in flag
+
+
+def test_tasks_whose_cells_are_as_they_were_are_taken_over_from_the_last_board_and_nothing_else_is(
+    world: World,
+) -> None:
+    heading = world.heading(tasks=["digits", "faces"])
+    faces = [*world.entry("vit", [0.9, 0.8, 0.7], task="faces"), *world.entry("crate", [0.9, 0.91, 0.92], task="faces")]
+    last = make_board([*world.full(), *faces], heading)
+    changed = [*world.full(), replace(faces[0], state="stale", reason="its model changed"), *faces[1:]]
+    now, anew = make_board(changed, heading, last=last), make_board(changed, heading)
+    assert all(one is other for one, other in zip(now.of_task("digits"), last.of_task("digits"), strict=True))
+    assert (now.entries, now.comparisons) == (anew.entries, anew.comparisons)
+    assert ranks(now) != ranks(last)
+    of_two_seeds = world.heading(tasks=["digits", "faces"], seeds=[0, 1])
+    assert make_board(changed, of_two_seeds, last=last).entries == make_board(changed, of_two_seeds).entries

@@ -14,11 +14,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from tests.perf.bulk import add_cells
 from tests.perf.line import Line, print_each
+from tests.perf.paint import NoBrowserError, first_paints
 from tests.postgresql import NoServerError, serving
 from whitebench.catalog import load_catalog
 from whitebench.ledger import plan_cells
@@ -31,7 +33,7 @@ CELLS, CONTESTANTS, SEEDS = 10_000, 50, 5
 NEW, TIMES = 10, 3
 """Cells that are finished between two looks, and how often."""
 
-REFRESH, BOARD = 0.5, 0.3
+REFRESH, BOARD, PAINT = 0.5, 0.3, 1.0
 """Seconds that are aimed at."""
 
 SUITE = """
@@ -60,6 +62,9 @@ Found = TypeVar("Found")
 def main() -> None:
     """Measure and print; a number says how many cells instead of 10,000."""
     cells = int(sys.argv[1]) if len(sys.argv) > 1 else CELLS
+    if cells < CONTESTANTS * SEEDS or cells % (CONTESTANTS * SEEDS):
+        sys.exit(f"{cells} cells make no grid of {CONTESTANTS} contestants and {SEEDS} seeds: "
+                 f"give a multiple of {CONTESTANTS * SEEDS}")  # fmt: skip
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="whitebench-perf-")))
         os.environ["XDG_STATE_HOME"] = str(folder / "state")  # where artifacts go beside a server
@@ -89,12 +94,15 @@ def measure(kind: str, uri: str, folder: Path, count: int) -> list[Line | str]:
     index = Index(uri, folder / "cache")
     building, _ = _timed(index.refresh)
     reading, ledger = _timed(lambda: index.ledger(str(suite)))
-    looks, readings = [], []
+    board = board_of(ledger)
+    looks, readings, next_boards = [], [], []
     for start in range(0, late, NEW):
         add_cells(store, planned[start : start + NEW], fit)
         looks.append(_timed(index.refresh)[0])
         seconds, ledger = _timed(lambda: index.ledger(str(suite)))
         readings.append(seconds)
+        seconds, board = _timed(partial(board_of, ledger, board))
+        next_boards.append(seconds)
     boards = [_timed(lambda: board_of(ledger)) for _ in range(TIMES)]
     again = _in_a_new_process(uri, folder / "cache", suite)
     pairs, of = len(boards[0][1].comparisons), f"of {count:,} cells in {kind}"
@@ -106,8 +114,21 @@ def measure(kind: str, uri: str, folder: Path, count: int) -> list[Line | str]:
         Line(what=f"refresh after {NEW} new ones / {REFRESH} s", aim=1.0, first=looks, second=[REFRESH]),
         Line(what=f"board computed, {pairs:,} pairs / {BOARD} s", aim=1.0, first=[one for one, _ in boards],
              second=[BOARD]),
+        Line(what=f"the same after {NEW} new ones / {BOARD} s", aim=1.0, first=next_boards, second=[BOARD]),
         f"    ledger: {reading:.2f} s the first time, {statistics.median(readings):.2f} s after {NEW} new ones",
         f"    in a new process with the plugins loaded, from the cache: {again}",
+        *_paints(of, uri, suite),
+    ]  # fmt: skip
+
+
+def _paints(of: str, uri: str, suite: Path) -> list[Line | str]:
+    try:
+        first, later = first_paints(uri, suite)
+    except NoBrowserError as error:
+        return [f"    first paint: not measured: {error}"]
+    return [
+        Line(what=f"first paint {of} / {PAINT} s", aim=1.0, first=later, second=[PAINT],
+             note=f"; {first:.2f} s for the first to open the board"),
     ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from whitebench.tags import StoredCell, StoredStudy
 from whitebench.wording import listed, shown
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.commands import board_of
+from whitebench_leaderboards.garbage import keeping
 from whitebench_leaderboards.index import Index
 from whitebench_leaderboards.server.discretion import discreet, discreet_ledger
 from whitebench_leaderboards.server.source import Door, Key, Source
@@ -224,9 +225,11 @@ class Reader:
                 f"the store has cells of suite {suite}, whose plan is not known here: "
                 f"start the server with its file, whitebench serve {suite}.toml"
             )
-        read = self._source.ledger(self._suites[suite][0], typed, self._plugins)
-        ledger = discreet_ledger(read)
-        return _Kept(read=read, ledger=ledger, board=board_of(ledger))
+        last = self._kept.get(key)
+        with keeping():
+            read = self._source.ledger(self._suites[suite][0], typed, self._plugins)
+            ledger = discreet_ledger(read)
+            return _Kept(read=read, ledger=ledger, board=board_of(ledger, last.board if last else None))
 
 
 def _suites(files: Sequence[str]) -> dict[str, tuple[str, str]]:
