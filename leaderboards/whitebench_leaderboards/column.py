@@ -35,6 +35,8 @@ class Cell:
     value: float | None = None
     """What a reader may sort by, no digit cut; None where there is nothing to compare."""
     notes: tuple[str, ...] = ()
+    is_noise: bool = False
+    """Whether it is a difference below the suite's noise floor, which is greyed."""
 
     def __str__(self) -> str:
         return self.text if self.quantity is None else str(self.quantity)
@@ -266,7 +268,8 @@ def _gap(board: Board) -> Callable[[Entry], Cell]:
             return Cell(text=NOTHING)
         notes = (f"cannot be compared: {difference.reason}",) if difference.reason else ()
         quantity = write(-difference.value, difference.smallest, is_signed=True)
-        return Cell(quantity=quantity, value=-difference.value, notes=notes)
+        is_noise = board.heading.is_noise(difference.value)
+        return Cell(quantity=quantity, value=-difference.value, notes=notes, is_noise=is_noise)
 
     return gap
 

@@ -142,6 +142,7 @@ def board_of(ledger: Ledger, last: Board | None = None) -> Board:
         threads=budget.threads,
         is_solved=not suite.recipes,
         published=ledger.published,
+        noise_floor=ledger.noise_floor,
         overrides=ledger.overrides,
         source=ledger.source,
     )

@@ -33,6 +33,7 @@ def to_json(board: Board) -> str:
                 "second": one.second,
                 **asdict(one.difference),
                 "is_shown": one.difference.is_shown,
+                "is_noise": one.difference.value is not None and board.heading.is_noise(one.difference.value),
                 "seeds_needed": seeds_needed(one.difference, confidence=board.confidence),
             }
             for one in board.comparisons

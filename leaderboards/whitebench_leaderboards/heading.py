@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from whitebench.ledger import Published
 from whitebench.reading import Direction
@@ -32,5 +33,11 @@ class Heading:
     """The suite as it was asked for, its name or its file: what a command that is suggested must say."""
     published: tuple[Published, ...] = ()
     """What papers state for these tasks: shown below the rows, unranked."""
+    noise_floor: Mapping[str, float] = field(default_factory=dict)
+    """By score, how much one cell differs from itself; empty where the suite was not calibrated."""
     overrides: tuple[str, ...] = ()
     """What was changed on the command line, e.g. `budget.epochs=3`: makes it another suite."""
+
+    def is_noise(self, difference: float) -> bool:
+        """Return whether a difference in the primary metric is smaller than one cell's from itself."""
+        return self.primary in self.noise_floor and abs(difference) < self.noise_floor[self.primary]

@@ -21,7 +21,7 @@ def to_markdown(board: Board) -> str:
         lines += _sheet(sheet.select({one.key for one in sheet.columns if one.key != "values" and not one.is_null}))
     whole = overview(board)
     lines += _overview(whole) if whole else []
-    return "\n".join([*lines, legend(board, ("bold", "in italics")), ""])
+    return "\n".join([*lines, legend(board, ("bold", "in italics", "In brackets")), ""])
 
 
 def escape(text: str) -> str:
@@ -84,6 +84,6 @@ def _mark(row: Row) -> str:
 
 
 def _field(one: Field, mark: str) -> str:
-    text = escape(str(one.cell))
+    text = escape(f"({one.cell})" if one.cell.is_noise else str(one.cell))
     marks = "".join(f" <sup>{number}</sup>" for number in one.notes)
     return f"{mark}{text}{mark}{marks}"

@@ -118,14 +118,29 @@ def budget(heading: Heading) -> str:
     return f"{count(len(heading.seeds), 'seed')}; {', '.join(parts)}"
 
 
-def legend(board: Board, marks: tuple[str, str] = ("bold", "underlined")) -> str:
-    """Return how the numbers are to be read; `marks` says how the best and those tied with it are marked."""
+def legend(board: Board, marks: tuple[str, str, str] = ("bold", "underlined", "Greyed")) -> str:
+    """Return how the numbers are to be read; `marks` says how the best, those tied with it and noise are marked."""
     level = f"{100 * board.confidence:g} %"
     text = f"Mean over seeds ± half the {level} Student-t interval. ↑ higher is better, ↓ lower is better."
     if any(entry.is_tied for entry in board.entries):
         text += f" Best mean {marks[0]}, what the data do not tell from the best {marks[1]}."
-    gap = " Gap: paired difference to the best mean ± the smallest that the data can show."
-    return text + gap if any(len(one.names) > 1 for one in board.compared.values()) else text
+    if any(len(one.names) > 1 for one in board.compared.values()):
+        text += " Gap: paired difference to the best mean ± the smallest that the data can show." + noise(
+            board, marks[2]
+        )
+    return text
+
+
+def noise(board: Board, mark: str) -> str:
+    """Return how large a difference has to be to say anything, and how a smaller one is marked; empty where unknown."""
+    floor = board.heading.noise_floor.get(board.heading.primary)
+    if floor is None:
+        return ""
+    is_share = board.heading.unit == SHARE
+    size = f"{(percent if is_share else plus_minus)(floor, None)}{' points' if is_share else ''}"
+    if floor == 0:
+        return f" Noise floor {size}: one cell repeated with other threads and precisions gave the same value."
+    return f" {mark} where it is within the noise floor, {size}: as much as one cell differs from itself when repeated."
 
 
 def _sheet(board: Board, task: str, columns: tuple[Column, ...]) -> Sheet:

@@ -134,6 +134,7 @@ def _mark(row: Row) -> str:
 
 
 def _write(one: Field, notes_width: int, *, style: str) -> Text:
+    style = f"{style} {_FAINT}".strip() if one.cell.is_noise else style
     return Text(str(one.cell), style=style) + Text(_marks(one).ljust(notes_width))
 
 

@@ -18,7 +18,7 @@ from whitebench import __version__
 from whitebench_leaderboards.notation import ARROWS, has_own_unit, human, plain
 from whitebench_leaderboards.server import link
 from whitebench_leaderboards.server.strip import WIDTH
-from whitebench_leaderboards.sheet import budget, legend, title
+from whitebench_leaderboards.sheet import budget, legend, noise, title
 
 MOST_COMPARED = 6
 """Contestants side by side: as many as there are colours that can be told apart."""
@@ -60,6 +60,7 @@ def make_templates(site: Site) -> Environment:
         "legend": legend,
         "link": link,
         "moment": _moment,
+        "noise": noise,
         "most_compared": MOST_COMPARED,
         "plain": plain,
         "site": site,

@@ -23,6 +23,8 @@ class Pair:
     """None where one of the two has no rank."""
     quantity: Quantity | None
     """The difference ± the smallest that the data can show."""
+    is_noise: bool = False
+    """Whether it is below the suite's noise floor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,12 @@ def pair_up(board: Board, labels: Sequence[str]) -> list[Pairing]:
 def _pair(board: Board, task: str, first: str, second: str) -> Pair:
     difference = board.compare(task, first, second)
     write = percent if board.heading.unit == SHARE else plus_minus
-    quantity = None
     if difference is not None and difference.value is not None:
-        quantity = write(difference.value, difference.smallest, is_signed=True)
-    return Pair(first=first, second=second, difference=difference, quantity=quantity)
+        return Pair(
+            first=first,
+            second=second,
+            difference=difference,
+            quantity=write(difference.value, difference.smallest, is_signed=True),
+            is_noise=board.heading.is_noise(difference.value),
+        )
+    return Pair(first=first, second=second, difference=difference, quantity=None)

@@ -49,6 +49,7 @@ class Held:
     """How often a ledger was made."""
     is_changed: bool = False
     broken: Exception | None = None
+    noise_floor: Mapping[str, float] = field(default_factory=dict)
 
     def refresh(self) -> frozenset[Key]:
         changed, self.is_changed = self.is_changed, False
@@ -69,6 +70,7 @@ class Held:
             records=tuple(self.records),
             store_uri="sqlite:////home/mallory/hidden/whitebench.db",
             source=suite,
+            noise_floor=self.noise_floor,
         )
 
     def change(self, records: Sequence[CellRecord]) -> None:

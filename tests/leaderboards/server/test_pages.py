@@ -137,6 +137,15 @@ def test_side_by_side_stand_paired_differences_and_overlaid_curves(client: TestC
     assert '"vit"' in page
 
 
+def test_differences_within_the_noise_are_greyed_on_the_board_and_side_by_side(held: Held, client: TestClient) -> None:
+    held.noise_floor = {"accuracy": 0.004}
+    board = client.get("/suite/tiny").text
+    assert text_of("".join(re.findall(r'<td class="number noise".*?</td>', board))).strip() == "−0.3 ± 1.9"
+    together = client.get("/suite/tiny/compare?with=vit&with=crate[dim=64,depth=4]").text
+    assert "+0.3 ± 1.9" in text_of("".join(re.findall(r'<td class="number noise".*?</td>', together)))
+    assert "Greyed where it is within the noise floor, 0.4 points" in together
+
+
 def test_whoever_compares_nobody_is_asked_whom(client: TestClient) -> None:
     page = client.get("/suite/tiny/compare").text
     assert '<details id="who" open>' in page
