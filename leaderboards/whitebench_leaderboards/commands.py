@@ -57,7 +57,7 @@ def board(
     """
     if as_json and wanted not in {None, "json"}:
         raise click.UsageError(f"--json and --format {wanted} contradict each other: give one")
-    from whitebench.ledger import read_ledger
+    from whitebench_leaderboards.index import read_ledger
     from whitebench_leaderboards.render import render
 
     ledger = read_ledger(suite, store=store, plugins=plugins, overrides=overrides)

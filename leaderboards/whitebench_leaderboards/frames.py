@@ -15,7 +15,7 @@ from whitebench.result import CellRecord
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.commands import board_of
 from whitebench_leaderboards.entry import Entry
-from whitebench_leaderboards.index import Index
+from whitebench_leaderboards.index import read_ledger
 
 ENTRIES = ("task", "contestant", "rank_low", "rank_high", "mean", "half_width", "n", "reason", "unranked")
 SCORES = ("task", "contestant", "seed", "state", "score", "value", "unit", "direction", "unscored")
@@ -27,9 +27,12 @@ COMPARISONS = ("task", "first", "second", "value", "smallest", "is_shown")
 def load(suite: str, *, store: str | None, plugins: Sequence[Path], overrides: Sequence[str]) -> Frames:
     """Return the frames of a suite; see `whitebench.frames.load_frames`."""
     stated = os.environ.get("WHITEBENCH_PLUGINS", "").split(os.pathsep)
-    index = Index(store if store is not None else os.environ.get("MLFLOW_TRACKING_URI"))
-    index.refresh()
-    ledger = index.ledger(suite, overrides, plugins or [Path(one) for one in stated if one.strip()])
+    ledger = read_ledger(
+        suite,
+        store=store if store is not None else os.environ.get("MLFLOW_TRACKING_URI"),
+        plugins=plugins or [Path(one) for one in stated if one.strip()],
+        overrides=overrides,
+    )
     return frames_of(board_of(ledger), ledger.records)
 
 

@@ -194,6 +194,19 @@ class Index:
         return content
 
 
+def read_ledger(
+    suite: str, *, store: str | None, plugins: Sequence[Path] = (), overrides: Sequence[str] = ()
+) -> Ledger:
+    """Return what a store has of a suite, as `whitebench.ledger.read_ledger` does, and sooner when asked again.
+
+    Raises:
+        WhitebenchError: the suite cannot be planned or the store cannot be read.
+    """
+    index = Index(store)
+    index.refresh()
+    return index.ledger(suite, overrides, plugins)
+
+
 def _rows(store: Store, stored: StoredCell) -> list[tuple[str, str, bytes]]:
     """Return what is kept of a finished cell; nothing of one whose files are lost, which its ledger says."""
     try:

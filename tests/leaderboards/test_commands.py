@@ -52,7 +52,7 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Any:
                 store_uri=store or "",
             )
 
-        monkeypatch.setattr("whitebench.ledger.read_ledger", read)
+        monkeypatch.setattr("whitebench_leaderboards.index.read_ledger", read)
         return CliRunner().invoke(board, ["tiny", *arguments], env={"COLUMNS": "80"})
 
     return run
