@@ -6,11 +6,15 @@ out is recorded with the cell's run; the reported numbers stay as they are, what
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from whitebench.calibration import noise_floor
 from whitebench.catalog import Catalog
@@ -113,6 +117,7 @@ class Audit:
     ) -> Generator[Verdict, None, None]:
         """Verify cells, record what comes out with their runs, and yield it as they are done."""
         early: list[Verdict] = []
+        _sweep(self._work)
         try:
             for plan, outcome in outcomes(launcher, self._plans(exhibits, early), parallel=parallel):
                 while early:
@@ -144,7 +149,7 @@ class Audit:
                 early.append(self._recorded(exhibit, Verdict(cell=cell, verification=self._tampered(str(error)))))
             else:
                 self._work.mkdir(parents=True, exist_ok=True)
-                folder = Path(tempfile.mkdtemp(prefix="verify-", dir=self._work))
+                folder = Path(tempfile.mkdtemp(prefix=f"{_mark()}{os.getpid()}-", dir=self._work))
                 self._under_way[folder] = (exhibit, result)
                 for name, content in files.items():
                     (folder / name).write_bytes(content)
@@ -249,6 +254,19 @@ def spoilers(cell: PlannedCell, stored: Parts, *, is_fit: bool) -> str:
     """Return what has changed since a cell was run and makes other scores of it, computed again; empty if nothing."""
     harmless = SETTLED if is_fit else (*SETTLED, *LEARNT_BY)
     return "; ".join(line for line in cell.identity.differences(stored) if not line.startswith(harmless))
+
+
+def _mark() -> str:
+    """Return how the folders of this machine begin in which something is computed again; the process follows."""
+    return f"verify-{platform.node()}-"
+
+
+def _sweep(work: Path) -> None:
+    """Remove the folders of processes of this machine that were killed."""
+    for folder in work.glob("verify-*"):
+        pid = folder.name.removeprefix(_mark()).partition("-")[0]
+        if folder.name.startswith(_mark()) and pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _see(name: str, stored: StoredCell, sha256: str, content: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -202,6 +203,14 @@ def test_predictions_that_were_forged_with_all_their_hashes_are_not_those_of_the
     assert verdict.verification.differences == (
         "predictions: logits of the stored weights differ from the stored by 5.0e-01",
     )
+
+
+def test_what_a_killed_verification_left_on_this_machine_is_removed_by_the_next(world: World, suite: Path) -> None:
+    left = world.home / "work" / f"verify-{platform.node()}-{2**30}-abc"  # no process has such a number
+    left.mkdir(parents=True)
+    (left / WEIGHTS).write_bytes(b"large")
+    assert [one.standing for one in world.verify(suite)] == ["recomputed"]
+    assert not left.exists()
 
 
 def test_a_cell_without_its_weights_cannot_be_recomputed_and_its_fit_can_be_repeated(world: World, suite: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from whitebench.commands.selection import open_finished
-from whitebench.commands.terminal import open_console, print_json
+from whitebench.commands.terminal import open_console, print_json, say_that_it_starts
 from whitebench.errors import UnknownNameError, WhitebenchError
 from whitebench.options import json_option, suite_options
 
@@ -54,6 +54,9 @@ def calibrate(
     from whitebench.provenance import usable_cores
     from whitebench.spool import Spool
 
+    console = open_console()
+    if not as_json:
+        say_that_it_starts(console)
     catalog, loaded, uri = open_finished(suite, plugins, overrides, store)
     launcher = Launcher(threads=loaded.budget.threads)
     from whitebench import gauge, report
@@ -64,7 +67,7 @@ def calibrate(
     opened, work = Store(uri), Spool(home_of(uri)).fits
     audit = Audit(loaded, catalog, opened, overrides=overrides, plugins=plugins, work=work, is_repeated=True)
     exhibit = _first_of(audit, suite, model)
-    name, console = exhibit.planned.name, open_console()
+    name = exhibit.planned.name
 
     def tell(setting: str, why: str) -> None:
         if not as_json:

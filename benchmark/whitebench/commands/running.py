@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from whitebench.commands.selection import select_cells
-from whitebench.commands.terminal import open_console
+from whitebench.commands.terminal import open_console, say_that_it_starts
 from whitebench.errors import WhitebenchError
 from whitebench.options import selection_options, suite_options, work_options
 
@@ -84,8 +84,7 @@ def _work(
     at_a_time = 1 if in_process else parallel or max(1, usable_cores() // whole.budget.threads)
     home = home_of(uri)
     console = open_console()
-    if console.is_terminal:
-        console.print("Starting: loading torch, Lightning and MLflow …", style="dim", highlight=False)
+    say_that_it_starts(console)
     from whitebench.here import Here
     from whitebench.launch import Launcher  # its server loads torch while MLflow is imported here
 

@@ -18,6 +18,12 @@ def open_console() -> Console:
     return Console()
 
 
+def say_that_it_starts(console: Console) -> None:
+    """Tell a person who waits why nothing is seen yet."""
+    if console.is_terminal:
+        console.print("Starting: loading torch, Lightning and MLflow …", style="dim", highlight=False)
+
+
 def print_json(value: object) -> None:
     """Print a plain value for programs."""
     click.echo(json.dumps(value, indent=2))

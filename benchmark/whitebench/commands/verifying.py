@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from whitebench.commands.selection import open_finished
-from whitebench.commands.terminal import open_console, print_json
+from whitebench.commands.terminal import open_console, print_json, say_that_it_starts
 from whitebench.errors import UnknownNameError, WhitebenchError
 from whitebench.options import json_option, parallel_option, target_options
 from whitebench.wording import count
@@ -60,6 +60,9 @@ def verify(
     from whitebench.provenance import usable_cores
     from whitebench.spool import Spool
 
+    console = open_console()
+    if not as_json:
+        say_that_it_starts(console)
     suite, cell = _parted(target)
     catalog, loaded, uri = open_finished(suite, plugins, overrides, store)
     launcher = Launcher(threads=loaded.budget.threads)
@@ -70,7 +73,7 @@ def verify(
     audit = Audit(loaded, catalog, Store(uri), overrides=overrides, plugins=plugins, work=work, is_repeated=is_repeated)
     exhibits = _chosen(audit, suite, cell)
     at_a_time = parallel or max(1, usable_cores() // loaded.budget.threads)
-    console, verdicts = open_console(), []
+    verdicts = []
     with (
         closing(launcher),
         Interruption() as interruption,
