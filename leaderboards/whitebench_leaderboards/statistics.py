@@ -161,7 +161,9 @@ def normal_quantile(confidence: float = CONFIDENCE) -> float:
     return float(ndtri((1 + confidence) / 2))
 
 
-def p_values(value: ArrayLike, seed_error: ArrayLike, sample_error: ArrayLike, *, seeds: int) -> NDArray[np.float64]:
+def p_values(
+    value: ArrayLike, seed_error: ArrayLike, sample_error: ArrayLike, *, seeds: int | NDArray[np.int64]
+) -> NDArray[np.float64]:
     """Return the p value of each difference, given its standard errors over seeds and over test samples; at the top.
 
     Found by bisection of log p, for arrays of one shape; what is smaller than 1e-150 comes out as that.

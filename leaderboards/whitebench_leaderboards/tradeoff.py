@@ -15,14 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from whitebench.reading import Direction
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.comparison import Comparisons
 from whitebench_leaderboards.entry import Entry, Summary
-from whitebench_leaderboards.statistics import Estimate, p_values
+from whitebench_leaderboards.statistics import Estimate, p_values, spread_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +72,12 @@ def tradeoff(board: Board, task: str, x: str) -> Tradeoff | None:
     if not sides:
         return None
     is_better = _on_primary(board.compared[task], is_lower_better=board.heading.direction == "lower")
+    is_cheaper = _on_cost([side for _, side in sides])
     points = []
-    for entry, side in sides:
+    for place, (entry, side) in enumerate(sides):
         rivals = [
-            (is_better(other.contestant, entry.contestant) * _on_cost(theirs, side), other.contestant)
-            for other, theirs in sides
+            (is_better(other.contestant, entry.contestant) * float(is_cheaper[rival, place]), other.contestant)
+            for rival, (other, _) in enumerate(sides)
             if other is not entry
         ]
         dominated, by = max(rivals, default=(0.0, ""))
@@ -119,18 +122,24 @@ def _on_primary(compared: Comparisons, *, is_lower_better: bool) -> Callable[[st
     return is_better
 
 
-def _on_cost(first: Summary, second: Summary) -> float:
-    """Return how likely the first is at least as good as the second, over the seeds that both have."""
-    seeds = sorted(first.values.keys() & second.values.keys())
-    if not seeds:
-        return 0.5
-    sign = -1.0 if first.direction == "lower" else 1.0
-    each = sign * np.array([first.values[seed] - second.values[seed] for seed in seeds])
-    mean, spread = float(each.mean()), float(each.std(ddof=1)) if len(seeds) > 1 else 0.0
-    if spread == 0:
-        return float(mean >= 0)
-    p_value = float(p_values(mean, spread / math.sqrt(len(seeds)), 0.0, seeds=len(seeds)))
-    return 1 - p_value / 2 if mean > 0 else p_value / 2
+def _on_cost(sides: Sequence[Summary]) -> NDArray[np.float64]:
+    """Return how likely each is at least as good as each other, (k, k), over the seeds that both have."""
+    k = len(sides)
+    mean, error, seeds = np.zeros((k, k)), np.zeros((k, k)), np.zeros((k, k), dtype=np.int64)
+    for i, j in combinations(range(k), 2):
+        first, second = sides[i], sides[j]
+        shared = first.values.keys() & second.values.keys()
+        each = [first.values[seed] - second.values[seed] for seed in shared]
+        seeds[i, j] = len(each)
+        mean[i, j] = math.fsum(each) / len(each) if each else np.nan
+        error[i, j] = spread_of(each) / math.sqrt(len(each)) if len(each) > 1 else 0.0
+    if sides[0].direction == "lower":
+        mean = -mean
+    mean, error, seeds = mean - mean.T, error + error.T, seeds + seeds.T
+    p_value = p_values(mean, error, 0.0, seeds=np.maximum(seeds, 2))
+    chance = np.where(mean > 0, 1 - p_value / 2, p_value / 2)
+    chance = np.where(error == 0, mean >= 0, chance)  # what no seed changes is compared as it is
+    return np.where(np.isnan(mean), 0.5, chance)
 
 
 def undominated(points: Sequence[Point], *, at_most: float = 0.5) -> list[str]:
