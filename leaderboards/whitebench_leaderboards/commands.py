@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 from click.core import ParameterSource
@@ -19,6 +19,7 @@ _EPILOG = """\b
 Examples:
   whitebench board smoke
   whitebench board smoke --format latex > smoke.tex
+  whitebench board smoke --format html > smoke.html
   whitebench board smoke --figures charts
   whitebench board smoke --json | jq '.entries[] | [.contestant, .rank]'
 """
@@ -29,8 +30,8 @@ Examples:
 @click.option(
     "--format",
     "wanted",
-    type=click.Choice(["table", "markdown", "csv", "json", "latex"]),
-    help="How to print it.  [default: table]",
+    type=click.Choice(["table", "markdown", "csv", "json", "latex", "html"]),
+    help="How to print it; html is a page of its own that opens from a disk.  [default: table]",
 )
 @click.option(
     "--figures",
@@ -45,7 +46,7 @@ def board(
     store: str | None,
     plugins: tuple[Path, ...],
     *,
-    wanted: Format | None,
+    wanted: Format | Literal["html"] | None,
     figures: Path | None,
     link: str,
     as_json: bool,
@@ -62,8 +63,14 @@ def board(
 
     ledger = read_ledger(suite, store=store, plugins=plugins, overrides=overrides)
     made = board_of(ledger)
-    chosen: Format = "json" if as_json else wanted or "table"
-    click.echo(render(made, chosen, link=link), nl=False)
+    chosen = "json" if as_json else wanted or "table"
+    if chosen == "html":
+        from whitebench_leaderboards.server.handout import to_html
+
+        text = to_html(ledger, command=_again(suite, overrides, plugins))
+    else:
+        text = render(made, chosen, link=link)
+    click.echo(text, nl=False)
     if figures is not None:
         _draw(made, ledger, figures)
     if made.is_empty:
@@ -118,6 +125,15 @@ def serve(
     from whitebench_leaderboards.server.serving import serve as begin
 
     begin(suites, port=port, host=host, token_file=token_file, store=store, plugins=plugins)
+
+
+def _again(suite: str, overrides: tuple[str, ...], plugins: tuple[Path, ...]) -> str:
+    """Return the command that makes a board's page, without a place of this machine."""
+    import shlex
+
+    options = [*(("--set", one) for one in overrides), *(("--plugin", one.name) for one in plugins)]
+    words = ["whitebench", "board", Path(suite).name, "--format", "html"]
+    return shlex.join([*words, *(word for option in options for word in option)])
 
 
 def board_of(ledger: Ledger, last: Board | None = None) -> Board:

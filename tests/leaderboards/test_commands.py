@@ -76,6 +76,17 @@ def test_json_and_another_format_contradict_each_other(world: World, show: Any) 
     assert "--json and --format latex contradict each other" in done.output
 
 
+def test_html_is_a_page_of_its_own_that_says_by_which_command_it_was_made(world: World, show: Any) -> None:
+    done = show(world.full(), "--format", "html", "--set", "budget.epochs=3", "--store", "sqlite:////home/me/x.db")
+    assert done.exit_code == 0
+    assert done.output.startswith("<!doctype html>")
+    assert "(whitebench board tiny --format html --set budget.epochs=3)" in done.output
+    assert "/home/me" not in done.output
+    done = show(world.full(), "--format", "html", "--set", "contestants.0.weights=/home/me/secret/w.safetensors")
+    assert "overridden: contestants.0.weights=…/w.safetensors" in done.output
+    assert "/home/me" not in done.output
+
+
 def test_with_nothing_finished_it_says_what_to_run(world: World, show: Any) -> None:
     records = [world.absent("vit", seed, "missing", "not run yet") for seed in range(3)]
     done = show(records, "--set", "budget.epochs=3", "--store", "sqlite:///my results.db")
@@ -93,7 +104,7 @@ def test_what_programs_read_is_not_mixed_with_advice(world: World, show: Any) ->
 
 def test_a_store_from_the_environment_is_not_repeated(world: World, show: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@server/db")
-    for wanted in ("table", "json", "csv", "markdown", "latex"):
+    for wanted in ("table", "json", "csv", "markdown", "latex", "html"):
         assert "secret" not in show([world.absent("vit", 0, "missing")], "--format", wanted).output
 
 
@@ -105,7 +116,7 @@ def test_help_has_an_example() -> None:
 def test_the_command_loads_nothing_heavy_until_it_runs() -> None:
     code = (
         "import sys, whitebench_leaderboards.commands;"
-        "print(*{'numpy', 'scipy', 'rich', 'torch', 'mlflow', 'pydantic'} & sys.modules.keys())"
+        "print(*{'numpy', 'scipy', 'rich', 'torch', 'mlflow', 'pydantic', 'jinja2'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -9,11 +9,11 @@ from fastapi import APIRouter
 
 from whitebench.result import to_json as result_to_json
 from whitebench_leaderboards.export import to_json
-from whitebench_leaderboards.server.page import Overrides
+from whitebench_leaderboards.server.link import PREFIX
+from whitebench_leaderboards.server.page import Name, Overrides
 from whitebench_leaderboards.server.reader import Reader
 from whitebench_leaderboards.server.replies import BoardReply, CellReply, ErrorReply, SuiteReply
 
-PREFIX = "/api/v1"
 _NOT_HERE: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorReply, "description": "There is none."},
     503: {"model": ErrorReply, "description": "The store cannot be read at the moment."},
@@ -31,13 +31,13 @@ def make_api(reader: Reader) -> APIRouter:
         return [SuiteReply.model_validate(shelf) for shelf in reader.shelves()]
 
     @router.get("/boards/{suite}", responses=_NOT_HERE)
-    def board(suite: str, overrides: Overrides = "") -> BoardReply:
+    def board(suite: Name, overrides: Overrides = "") -> BoardReply:
         """A suite's ranked rows, unranked ones included, with every pair compared."""
         reader.refresh()
         return BoardReply.model_validate(json.loads(to_json(reader.board(suite, overrides))))
 
     @router.get("/cells/{suite}/{contestant}/{task}/{seed}", responses=_NOT_HERE)
-    def cell(suite: str, contestant: str, task: str, seed: int, overrides: Overrides = "") -> CellReply:
+    def cell(suite: Name, contestant: Name, task: Name, seed: int, overrides: Overrides = "") -> CellReply:
         """One cell: its scores with layer profiles and nulls, its choice, its curves, where it comes from."""
         reader.refresh()
         record = reader.record(suite, overrides, contestant, task, seed)

@@ -7,13 +7,16 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
+from whitebench.ledger import Ledger
+from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.notation import plain
 from whitebench_leaderboards.overview import overview
 from whitebench_leaderboards.render import Format, render
 from whitebench_leaderboards.server.chart import plain_values, tradeoff_chart, tuning_chart
-from whitebench_leaderboards.server.grid import grid_of, matrix_of, reasons_of
-from whitebench_leaderboards.server.page import Overrides, Press
+from whitebench_leaderboards.server.grid import Grid, grid_of, matrix_of, reasons_of, whole_grid
+from whitebench_leaderboards.server.page import Name, Overrides, Press, Site
 from whitebench_leaderboards.server.reader import NotHereError, Reader
+from whitebench_leaderboards.sheet import PUBLISHED
 from whitebench_leaderboards.tradeoff import measures
 from whitebench_leaderboards.tuning import curves_of, does_ranking_depend_on_budget
 
@@ -30,7 +33,7 @@ TABLE_WIDTH = 160
 """Columns of a board as plain text."""
 
 
-def make_boards(reader: Reader, press: Press) -> APIRouter:
+def make_boards(reader: Reader, press: Press, site: Site) -> APIRouter:
     """Return the pages about the suites that `reader` reads."""
     router = APIRouter(include_in_schema=False)
 
@@ -48,26 +51,19 @@ def make_boards(reader: Reader, press: Press) -> APIRouter:
         return press.answer(request, "suites.html", told, state=state)
 
     @router.get("/suite/{name}")
-    def board(request: Request, name: str, overrides: Overrides = "", columns: str | None = None) -> Response:
+    def board(request: Request, name: Name, overrides: Overrides = "", columns: str | None = None) -> Response:
         reader.refresh()
 
         def told() -> dict[str, Any]:
             ledger, made = reader.ledger(name, overrides), reader.board(name, overrides)
-            return {
-                "ledger": ledger,
-                "board": made,
-                "grid": grid_of(made, None if columns is None else columns.split(",")),
-                "matrix": matrix_of(ledger),
-                "reasons": reasons_of(ledger),
-                "whole": overview(made),
-                "overrides": overrides,
-                "files": FILES,
-            }
+            if site.edition == "served":
+                return told_of(ledger, made, overrides, grid_of(made, None if columns is None else columns.split(",")))
+            return told_of(ledger, made, overrides, whole_grid(made))
 
         return press.answer(request, "board.html", told, state=reader.generation(name, overrides))
 
     @router.get("/suite/{name}/board.{ending}")
-    def board_file(name: str, ending: str, overrides: Overrides = "") -> Response:
+    def board_file(name: Name, ending: str, overrides: Overrides = "") -> Response:
         reader.refresh()
         made = reader.board(name, overrides)
         if ending not in FILES:
@@ -81,17 +77,23 @@ def make_boards(reader: Reader, press: Press) -> APIRouter:
         )
 
     @router.get("/suite/{name}/charts")
-    def charts(request: Request, name: str, overrides: Overrides = "") -> Response:
+    def charts(request: Request, name: Name, overrides: Overrides = "") -> Response:
         reader.refresh()
         generation = reader.generation(name, overrides)
 
         def told() -> dict[str, Any]:
             made = reader.board(name, overrides)
             curves = curves_of(made, reader.studies(name, overrides))
+            shown = {task: measures(made, task) for task in made.compared}
+            tradeoffs = {}
+            if site.edition != "served":  # nobody makes them when they are seen
+                found = {task: [tradeoff_chart(made, task, x) for x in of_task] for task, of_task in shown.items()}
+                tradeoffs = {task: plain_values([one for one in mine if one]) for task, mine in found.items()}
             return {
                 "board": made,
                 "tuned": {task: plain_values([tuning_chart(found, made)]) for task, found in curves.items() if found},
-                "measures": {task: measures(made, task) for task in made.compared},
+                "measures": shown,
+                "tradeoffs": tradeoffs,
                 "sentences": does_ranking_depend_on_budget(curves, is_lower_better=made.heading.direction == "lower"),
                 "overrides": overrides,
                 "generation": generation,
@@ -100,7 +102,7 @@ def make_boards(reader: Reader, press: Press) -> APIRouter:
         return press.answer(request, "charts.html", told, state=generation)
 
     @router.get("/suite/{name}/tradeoff/{task}")
-    def one_tradeoff(name: str, task: str, x: str, overrides: Overrides = "") -> Response:
+    def one_tradeoff(name: Name, task: Name, x: str, overrides: Overrides = "") -> Response:
         reader.refresh()
         made = reader.board(name, overrides)
         chart = tradeoff_chart(made, task, x) if task in made.compared else None
@@ -109,3 +111,18 @@ def make_boards(reader: Reader, press: Press) -> APIRouter:
         return JSONResponse(plain_values([chart])[0], headers={"Cache-Control": "private, max-age=3600"})
 
     return router
+
+
+def told_of(ledger: Ledger, board: Board, overrides: str, grid: Grid) -> dict[str, Any]:
+    """Return what the page of a board is told."""
+    return {
+        "ledger": ledger,
+        "board": board,
+        "grid": grid,
+        "matrix": matrix_of(ledger),
+        "reasons": reasons_of(ledger),
+        "whole": overview(board),
+        "published": PUBLISHED,
+        "overrides": overrides,
+        "files": FILES,
+    }

@@ -23,8 +23,8 @@ from whitebench_leaderboards.server.chart import (
     profile_charts,
 )
 from whitebench_leaderboards.server.facts import model_of, repeat
-from whitebench_leaderboards.server.page import MOST_COMPARED, Overrides, Press, Site
-from whitebench_leaderboards.server.pairing import pair_up
+from whitebench_leaderboards.server.page import MOST_COMPARED, Name, Overrides, Press, Site
+from whitebench_leaderboards.server.pairing import pair_up, rivals_of
 from whitebench_leaderboards.server.reader import NotHereError, Reader
 
 _DRAWING = threading.Lock()
@@ -35,7 +35,7 @@ def make_cells(reader: Reader, press: Press, site: Site) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/suite/{name}/contestant/{label}")
-    def contestant(request: Request, name: str, label: str, overrides: Overrides = "") -> Response:
+    def contestant(request: Request, name: Name, label: Name, overrides: Overrides = "") -> Response:
         reader.refresh()
         records = reader.records(name, overrides, label)
 
@@ -54,6 +54,7 @@ def make_cells(reader: Reader, press: Press, site: Site) -> APIRouter:
                 "options": options,
                 "recipe": ledger.suite.recipe_of(planned) if planned and has_recipe else None,
                 "pairings": pair_up(made, [label]),
+                "rivals": rivals_of(made, label),
                 "records": records,
                 "past": past,
                 "overrides": overrides,
@@ -62,7 +63,9 @@ def make_cells(reader: Reader, press: Press, site: Site) -> APIRouter:
         return press.answer(request, "contestant.html", told, state=reader.generation(name, overrides))
 
     @router.get("/suite/{name}/cell/{label}/{task}/{seed}")
-    def cell(request: Request, name: str, label: str, task: str, seed: int, *, overrides: Overrides = "") -> Response:
+    def cell(
+        request: Request, name: Name, label: Name, task: Name, seed: int, *, overrides: Overrides = ""
+    ) -> Response:
         reader.refresh()
         record = reader.record(name, overrides, label, task, seed)
 
@@ -82,7 +85,7 @@ def make_cells(reader: Reader, press: Press, site: Site) -> APIRouter:
         return press.answer(request, "cell.html", told, state=_state(reader, name, overrides, [record]))
 
     @router.get("/suite/{name}/figure/{label}/{task}/{seed}/{picture}")
-    def figure(name: str, label: str, task: str, seed: int, *, picture: str, overrides: Overrides = "") -> Response:
+    def figure(name: Name, label: Name, task: Name, seed: int, *, picture: Name, overrides: Overrides = "") -> Response:
         record = reader.record(name, overrides, label, task, seed)
         pictures = reader.pictures(record)
         if picture not in pictures:
@@ -95,7 +98,7 @@ def make_cells(reader: Reader, press: Press, site: Site) -> APIRouter:
     @router.get("/suite/{name}/compare")
     def side_by_side(
         request: Request,
-        name: str,
+        name: Name,
         chosen: Annotated[list[str], Query(alias="with")] = [],  # noqa: B006  # FastAPI copies it
         overrides: Overrides = "",
     ) -> Response:

@@ -29,6 +29,7 @@ def discreet_ledger(ledger: Ledger) -> Ledger:
     return dataclasses.replace(
         ledger,
         records=tuple(map(_record, ledger.records)),
+        overrides=tuple(map(discreet, ledger.overrides)),
         store_uri="",
         source=Path(ledger.source).name,
         suite=dataclasses.replace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from whitebench.ledger import Ledger
 from whitebench.result import CellRecord, CellState
@@ -54,6 +54,8 @@ class Grid:
     """Those that are shown."""
     has_interval: bool
     """Whether intervals and seeds are drawn."""
+    hidden: frozenset[str] = frozenset()
+    """Keys of the columns that are there, and not to be seen before somebody chooses them."""
     usual: frozenset[str]
     """Keys of what is shown before anybody chooses."""
     widths: tuple[int, ...]
@@ -118,6 +120,13 @@ def grid_of(board: Board, asked: Collection[str] | None = None) -> Grid:
         notes=notes,
         numbers={note: number for number, note in enumerate(notes, start=1)},
     )
+
+
+def whole_grid(board: Board) -> Grid:
+    """Return the board as one table with all its columns, those that are not usual hidden."""
+    every = frozenset({INTERVAL, *(one.key for one in columns_of(board))})
+    grid = grid_of(board, every)
+    return replace(grid, hidden=every - grid.usual - ALWAYS)
 
 
 def _usual(board: Board, offered: Sequence[Column]) -> frozenset[str]:

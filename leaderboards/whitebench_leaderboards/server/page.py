@@ -8,15 +8,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import AfterValidator
 from starlette.responses import HTMLResponse, Response
 
 from whitebench import __version__
 from whitebench_leaderboards.notation import ARROWS, has_own_unit, human, plain
 from whitebench_leaderboards.server import link
+from whitebench_leaderboards.server.asset import inside
 from whitebench_leaderboards.server.strip import WIDTH
 from whitebench_leaderboards.sheet import budget, legend, noise, title
 
@@ -29,6 +31,9 @@ TAG = "the-tag-of-this-page"
 MOST_KEPT = 32
 """Pages that are kept made."""
 
+Name = Annotated[str, AfterValidator(link.name_in)]
+"""A suite, contestant, task or picture in an address."""
+
 Overrides = Annotated[str, Query(description="The suite's overrides as one text; empty for the suite as it stands.")]
 
 
@@ -40,6 +45,12 @@ class Site:
     """The names of local plugin files, for commands that are suggested."""
     has_mlflow: bool = False
     """Whether MLflow's own pages are beside ours."""
+    edition: Literal["served", "bundle", "handout"] = "served"
+    """Whether a server answers, the pages are files beside each other, or one file stands alone."""
+    origin: str = ""
+    """How and when files were made, for their foot; empty where a server answers."""
+    policy: str = ""
+    """What a browser may do with a page, where no server says it beside the page."""
 
 
 def make_templates(site: Site) -> Environment:
@@ -57,9 +68,10 @@ def make_templates(site: Site) -> Environment:
         "budget": budget,
         "has_own_unit": has_own_unit,
         "human": human,
+        "inside": inside() if site.edition == "handout" else None,
         "legend": legend,
         "link": link,
-        "moment": _moment,
+        "moment": moment,
         "noise": noise,
         "most_compared": MOST_COMPARED,
         "plain": plain,
@@ -114,5 +126,12 @@ class Press:
                 self._kept.popitem(last=False)
 
 
-def _moment(milliseconds: int) -> str:
+def moment(milliseconds: float) -> str:
+    """Return a time, given in milliseconds since 1970, as pages say it."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def origin_of(command: str, now: datetime, ended: str = "") -> str:
+    """Return how a page that is a file came to be: when, by what, and when the last of its cells `ended` (ISO 8601)."""
+    last = f" Its last cell ended {ended[:16].replace('T', ' ')} UTC." if ended else ""
+    return f"Made {moment(1000 * now.timestamp())} by whitebench {__version__} ({command}).{last}"

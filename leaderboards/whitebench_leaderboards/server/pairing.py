@@ -59,6 +59,19 @@ def pair_up(board: Board, labels: Sequence[str]) -> list[Pairing]:
     return pairings
 
 
+def rivals_of(board: Board, label: str) -> dict[str, tuple[str, str]]:
+    """Return whom a contestant is to be compared with, each with both of them in the board's order.
+
+    On every task that is the best; whom the best is compared with is the next.
+    """
+    order = distinct(entry.contestant for entry in board.entries)
+    rivals = []
+    for task in distinct(entry.task for entry in board.entries if entry.contestant == label):
+        ranked = [entry.contestant for entry in board.of_task(task) if entry.rank]
+        rivals += [one for one in ranked[:2] if one != label][:1]
+    return {one: (min(one, label, key=order.index), max(one, label, key=order.index)) for one in distinct(rivals)}
+
+
 def _pair(board: Board, task: str, first: str, second: str) -> Pair:
     difference = board.compare(task, first, second)
     write = percent if board.heading.unit == SHARE else plus_minus

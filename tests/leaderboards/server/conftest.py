@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
 import torch
+from playwright.sync_api import Browser, sync_playwright
 from starlette.testclient import TestClient
 
+from tests.leaderboards.server.window import CHROMIUM
 from whitebench import Picture
 from whitebench.catalog import Catalog, load_catalog
 from whitebench.ledger import Ledger
@@ -102,6 +104,14 @@ class Held:
 @pytest.fixture(scope="session")
 def catalog() -> Catalog:
     return load_catalog()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,29 +11,17 @@ from typing import Any, cast
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.leaderboards.conftest import World
 from tests.leaderboards.server.conftest import Held
+from tests.leaderboards.server.window import NEEDS_CHROMIUM, head, names, opened
 from whitebench_leaderboards.server.app import make_app
 from whitebench_leaderboards.server.reader import Reader
 
-CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: apt-get install chromium"),
-]
+pytestmark = NEEDS_CHROMIUM
 
 LABEL = "crate[dim=64,depth=4]"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -53,41 +40,10 @@ def address(reader: Reader) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """Open a window of which every complaint, and every word with anybody else, fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    complaints: list[str] = []
-
-    def hear(said: ConsoleMessage) -> None:
-        if said.type in ("error", "warning") and "net::ERR" not in said.text:  # the browser's own word on a lost server
-            complaints.append(said.text)
-
-    def see(request: Request) -> None:
-        if not request.url.startswith((address, "data:", "about:")):
-            complaints.append(request.url)
-
-    def refuse(dialog: Dialog) -> None:
-        complaints.append(dialog.message)
-        dialog.dismiss()
-
-    page.on("console", hear)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", see)
-    page.on("dialog", refuse)
-    page.set_default_timeout(60_000)
-    page.goto(f"{address}/suite/tiny")
-    yield page
-    context.close()
-    assert complaints == []
-
-
-def names(page: Page) -> list[str]:
-    """Return the contestants in the order in which they are seen."""
-    return page.locator("#board .entry:visible .name > a").all_inner_texts()
-
-
-def head(page: Page, key: str) -> Any:
-    return page.locator(f'#board th[data-key="{key}"] button')
+    """Open a window that may ask the server alone."""
+    with opened(browser, address) as page:
+        page.goto(f"{address}/suite/tiny")
+        yield page
 
 
 def test_a_click_on_a_head_sorts_the_better_end_first_and_stands_in_the_address(page: Page) -> None:

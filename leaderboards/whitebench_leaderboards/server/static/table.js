@@ -12,6 +12,7 @@ export function startTable() {
     table,
     tools,
     heads: [...table.tHead.rows[0].cells],
+    hasAll: Boolean(table.dataset.whole),
     groups: [...table.tBodies].map((body) => ({ body, head: body.rows[0], rows: [...body.rows].slice(1) })),
   };
   fill(view, read());
@@ -25,15 +26,15 @@ export function startTable() {
     const head = event.target.closest("th[data-key]");
     if (head) change({ sort: nextSort(head, read().sort) });
   });
-  table.closest("form").addEventListener("change", () => count(view));
+  table.closest("form")?.addEventListener("change", () => count(view));
 
   function change(choices) {
     const before = read();
     write({ ...before, ...choices });
     fill(view, read());
     show(view, read());
-    // Columns are the server's: the page asks for itself with those that were chosen.
-    if (read().columns !== before.columns) document.dispatchEvent(new Event("look"));
+    // Where a server answers columns are its own: the page asks for itself with those that were chosen.
+    if (!view.hasAll && read().columns !== before.columns) document.dispatchEvent(new Event("look"));
   }
 }
 
@@ -69,21 +70,28 @@ function choicesOf({ tools, table }, target) {
     return { [target.name]: target.type === "checkbox" ? (target.checked ? "1" : "") : target.value };
   }
   const columns = [...tools.querySelectorAll("[name=column]:checked")].map((box) => box.value).sort();
-  const usual = table.dataset.usual.split(",").filter((key) => key !== "rank" && key !== "contestant");
-  return { columns: columns.join() === usual.join() ? "" : columns.join() || "none" };
+  return { columns: columns.join() === usualOf(table).join() ? "" : columns.join() || "none" };
 }
 
-function fill({ tools }, choices) {
+function usualOf(table) {
+  return table.dataset.usual.split(",").filter((key) => key !== "rank" && key !== "contestant");
+}
+
+function fill({ tools, table, hasAll }, choices) {
   for (const name of ["q", "task", "flat", "ranked", "seeds"]) {
     const field = tools.elements[name];
     if (!field) continue;
     if (field.type === "checkbox") field.checked = Boolean(choices[name]);
     else if (field.value !== choices[name]) field.value = choices[name];
   }
+  if (!hasAll) return;
+  const chosen = new Set(choices.columns ? choices.columns.split(",") : usualOf(table));
+  for (const box of tools.querySelectorAll("[name=column]")) box.checked = chosen.has(box.value);
 }
 
 function show(view, choices) {
   showTasks(view, choices);
+  if (view.hasAll) showColumns(view);
   const words = choices.q.toLowerCase().split(/\s+/).filter(Boolean);
   const conditions = words.map((word) => conditionOf(view, word));
   for (const { body, rows } of view.groups) {
@@ -101,6 +109,17 @@ function show(view, choices) {
 
 function showTasks({ table }, { flat }) {
   for (const cell of table.querySelectorAll(".task-column")) cell.hidden = !flat;
+}
+
+function showColumns({ tools, heads, groups }) {
+  for (const box of tools.querySelectorAll("[name=column]")) {
+    const place = heads.findIndex((head) => head.dataset.column === box.value);
+    if (place < 0 || heads[place].hidden === !box.checked) continue;
+    heads[place].hidden = !box.checked;
+    for (const { rows } of groups) for (const row of rows) row.cells[place].hidden = !box.checked;
+  }
+  const seen = heads.filter((head) => !head.hidden).length;
+  for (const { head } of groups) head.cells[0].colSpan = seen;
 }
 
 // A word is looked for in a row's names and notes; `accuracy>90` or `parameters<=100k` asks for a number as it is shown.
@@ -181,8 +200,9 @@ function count(view) {
   const rows = view.groups.flatMap(({ rows }) => rows);
   const seen = rows.filter((row) => !row.hidden).length;
   document.getElementById("count").value = seen === rows.length ? "" : `${seen} of ${rows.length} rows`;
-  const chosen = new Set([...view.table.querySelectorAll("[name=with]:checked")].map((box) => box.value));
   const bar = document.querySelector(".chosen");
+  if (!bar) return;
+  const chosen = new Set([...view.table.querySelectorAll("[name=with]:checked")].map((box) => box.value));
   bar.hidden = chosen.size < 2;
   bar.querySelector("span").textContent = [...chosen].join(", ");
 }
