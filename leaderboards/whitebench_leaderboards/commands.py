@@ -1,4 +1,4 @@
-"""The commands `whitebench board` and `whitebench serve`."""
+"""The commands `whitebench board`, `whitebench serve` and `whitebench bundle`."""
 
 from __future__ import annotations
 
@@ -125,6 +125,46 @@ def serve(
     from whitebench_leaderboards.server.serving import serve as begin
 
     begin(suites, port=port, host=host, token_file=token_file, store=store, plugins=plugins)
+
+
+@click.command(
+    short_help="The boards as files for a web host.",
+    epilog="\b\nExamples:\n  whitebench bundle site\n  whitebench bundle site smoke my_suite.toml --plugin my_model.py",
+)
+@click.argument("folder", metavar="DIR")  # looked at by who writes into it
+@click.argument("suites", nargs=-1, metavar="[SUITE]...")
+@click.option("--force", "is_forced", is_flag=True, help="Write into DIR though it holds other files; they stay.")
+@store_options
+@plugin_options
+def bundle(
+    folder: str,
+    suites: tuple[str, ...],
+    *,
+    is_forced: bool,
+    store: str | None,
+    plugins: tuple[Path, ...],
+) -> None:
+    """Write the pages of `whitebench serve` into DIR as files, for any web host; they open from a disk too.
+
+    Without SUITE all suites that the store has cells of and that come with whitebench; those in files of
+    your own are to be given. An earlier bundle in DIR is replaced.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from whitebench_leaderboards.server.bundle import bundle as begin
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("Writing")
+        done = begin(
+            Path(folder), suites, store=store, plugins=plugins, is_forced=is_forced,
+            told=lambda written, known: progress.update(bar, completed=written, total=known),
+        )  # fmt: skip
+    size = f"{done.num_pages:,} pages, {done.num_files:,} files, {done.num_bytes / 1e6:,.1f} MB"
+    click.echo(f"{size}: {Path(folder) / 'index.html'}")
+    for one in done.left_out:
+        click.echo(f"Left out: {one}, whose plan is not known here: give its file, too", err=True)
 
 
 def _again(suite: str, overrides: tuple[str, ...], plugins: tuple[Path, ...]) -> str:

@@ -41,7 +41,7 @@ def test_every_command_has_an_example_in_its_help() -> None:
     names = cli.cli.list_commands(context)
     assert names == [
         "calibrate", "doctor", "list", "plan", "retry", "run", "show", "status", "verify", "weights", "why-stale",
-        "board", "serve",
+        "board", "bundle", "serve",
     ]  # fmt: skip
     for name in names:
         text = printed(name, "--help")

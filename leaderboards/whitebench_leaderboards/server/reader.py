@@ -109,6 +109,7 @@ class Reader:
         self._suites = _suites(files)
         self._lock = threading.RLock()
         self._looked = float("-inf")
+        self._held: tuple[Shelf, ...] | None = None
         self._kept: dict[Key, _Kept] = {}
         self._changed: set[Key] = set()
         self._generations: Counter[Key] = Counter()
@@ -121,8 +122,15 @@ class Reader:
             self._changed |= self._source.refresh()
             self._looked = time.monotonic()
 
+    def hold(self, shelves: Sequence[Shelf]) -> None:
+        """From now on show these boards only, and look at the store no more for what has changed."""
+        with self._lock:
+            self._held, self._looked = tuple(shelves), float("inf")
+
     def shelves(self) -> tuple[Shelf, ...]:
         """Return every board: first what the store has, then the suites that have not been run."""
+        if self._held is not None:
+            return self._held
         with self._lock:
             stored = self._source.suites()
         return (

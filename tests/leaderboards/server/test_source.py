@@ -18,9 +18,9 @@ PARTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def open_cell(store: Store, seed: int, overrides: str = "") -> str:
+def open_cell(store: Store, seed: int, overrides: str = "", suite: str = "smoke") -> str:
     return store.open_cell(
-        CellName(suite="smoke", contestant="vit", task="digits", seed=seed),
+        CellName(suite=suite, contestant="vit", task="digits", seed=seed),
         contestant=Contestant(model="vit[dim=64,depth=4,heads=4,patch=4]", label="vit"),
         overrides=overrides,
         identity="1" * 64,
