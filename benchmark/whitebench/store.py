@@ -360,8 +360,6 @@ class Store:
         Raises:
             WhitebenchError: they are damaged.
         """
-        from whitebench.gallery import load_pictures  # torch
-
         content = self.tracking.read_file(run_id, PICTURES)
         if content is None:
             return {}
@@ -384,6 +382,8 @@ class Store:
         content = self.tracking.read_file(stored.run_id, name, stored.files)
         if content is None:
             raise LostResultError(f"{stored.cell}: {name} of run {stored.run_id} is gone")
+        from whitebench.gallery import load_pictures  # torch
+
         return content
 
     def parts(self, stored: StoredCell) -> Parts:

@@ -39,8 +39,8 @@ class Tracking:
     Every method raises StoreError, in one sentence, for whatever MLflow, its database or the file
     system raises; while the store is busy it is tried again for `patience` seconds.
 
-    Tags are read from MLflow's tables where there is a database. A reader's then needs MLflow, which takes two seconds
-    to import, only for files that are not on a disk of this machine; it makes no tables.
+    Tags and curves are read from MLflow's tables where there is a database. A reader's then needs MLflow, which takes
+    two seconds to import, only for files that are not on a disk of this machine; it makes no tables.
     """
 
     def __init__(self, uri: str, *, patience: float = PATIENCE, is_reader: bool = False) -> None:
@@ -191,6 +191,8 @@ class Tracking:
     @patient
     def curve(self, run_id: str, name: str) -> list[tuple[int, float]]:
         """Return a run's curve as steps and values, by step; of several values at one step the last that was logged."""
+        if tables := self._readable:
+            return sorted(dict(tables.curve(run_id, _curve_name(name))).items())
         history = sorted(self._client.get_metric_history(run_id, _curve_name(name)), key=lambda point: point.timestamp)
         return sorted({point.step: point.value for point in history}.items())
 

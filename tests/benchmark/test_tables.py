@@ -32,11 +32,14 @@ def open_cell(store: Store, suite: str, seed: int) -> str:
 
 
 def make_runs(store: Store, suite: str) -> list[str]:
-    """Make three cells, the second interrupted and the third deleted, a study, and a cell of another suite."""
+    """Make three cells, the second with a curve, interrupted, the third deleted, a study, and another suite's cell."""
     runs = [open_cell(store, suite, seed) for seed in range(3)]
     store.record_opening(runs[0], "f" * 64)
     store.interrupt(runs[1])
     store.tracking.delete_run(runs[2])
+    for loss, step in ((4.0, 1), (2.0, 2), (3.0, 1)):
+        store.tracking.log_points(runs[1], [("loss", loss, step)])
+        time.sleep(0.002)  # MLflow tells milliseconds apart
     store.open_study(suite, "tiny", "blobs", overrides="", name="s" * 64, claim="study/s/")
     open_cell(store, f"{suite}-other", 0)
     return runs
@@ -52,6 +55,8 @@ def assert_tables_agree(store: Store, suite: str) -> None:
         assert store.tracking.runs_anywhere(where) == by_search.runs_anywhere(where)
     assert store.tracking.open_runs(suite) == by_search.open_runs(suite)
     cells = {Tag.KIND: "cell"}
+    for run in store.tracking.runs_anywhere({}):
+        assert store.tracking.curve(run.run_id, "loss") == by_search.curve(run.run_id, "loss")
     marks, news = store.tracking.changed_runs(cells, KEYS, {})
     expected, all_cells = by_search.changed_runs(cells, KEYS, {})
     assert marks == expected
