@@ -6,6 +6,7 @@ import errno
 import functools
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,9 @@ _LASTING = {
     r"malformed|not a database|disk i/o error": "its file is damaged or was taken away: try `sqlite3 FILE .recover`, "
     "or use another --store",
 }
+
+_of_thread = threading.local()
+"""Which objects the thread is waiting for: their stores are shared by threads, their patience is not."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -86,13 +90,14 @@ def patient(method: Method) -> Method:
 
     @functools.wraps(method)
     def wrapped(self: Any, *arguments: Any, **options: Any) -> Any:
-        if getattr(self, "_is_waited_for", False):  # called by one that is patient already
+        waited_for = _of_thread.__dict__.setdefault("waited_for", set())
+        if id(self) in waited_for:  # called by one that is patient already
             return method(self, *arguments, **options)
-        self._is_waited_for = True
+        waited_for.add(id(self))
         try:
             return wait_for_it(self, *arguments, **options)
         finally:
-            self._is_waited_for = False
+            waited_for.discard(id(self))
 
     def wait_for_it(self: Any, *arguments: Any, **options: Any) -> Any:
         deadline, pause = time.monotonic() + self.patience, 0.1

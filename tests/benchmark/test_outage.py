@@ -83,6 +83,26 @@ def test_a_store_that_stays_locked_says_so(tmp_path: Path, new_store: NewStore) 
         open_cell(store)
 
 
+def test_of_several_threads_that_share_a_store_each_is_told_plainly(tmp_path: Path, new_store: NewStore) -> None:
+    store = Store(new_store(tmp_path).tracking.uri, patience=0.5)
+    store.claims.take("cell/a")
+    told: list[type[BaseException]] = []
+
+    def write() -> None:
+        try:
+            store.claims.take("cell/b")
+        except Exception as error:  # which one it is is the question
+            told.append(type(error))
+
+    with locked(tmp_path / "whitebench.db"):
+        threads = [threading.Thread(target=write) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert told == [BusyStoreError] * 4
+
+
 def test_a_store_that_was_deleted_or_replaced_while_it_was_open_is_written_to_no_more(
     tmp_path: Path, new_store: NewStore
 ) -> None:
