@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from whitebench.address import cache_folder, exists, resolve_uri, sqlite_file
+from whitebench.address import cache_folder, resolve_uri
 from whitebench.calibration import Calibration
 from whitebench.catalog import Catalog, load_catalog
 from whitebench.errors import LostResultError
@@ -27,6 +27,7 @@ from whitebench.store import IDENTITY, RESULT, Store, read_result
 from whitebench.suite import Suite, load_suite
 from whitebench.tags import StoredCell, queryable
 from whitebench_leaderboards.cache import Cache
+from whitebench_leaderboards.door import Door
 from whitebench_leaderboards.garbage import collecting_nothing
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ class Index:
         self._cache = Cache(folder / name if folder else None)
         self._lock = threading.RLock()
         self._store: Store | None = None
-        self._inode = 0
         self._marks: dict[str, Mark] = {}
         self._cells: dict[str, StoredCell] = {}
         self._results: WeakValueDictionary[str, Result] = WeakValueDictionary()
@@ -72,6 +72,7 @@ class Index:
     def refresh(self) -> frozenset[tuple[str, str]]:
         """Look at the store, and return the suites, each with its overrides, whose cells have changed since.
 
+        self._door = Door(self.uri, PATIENCE)
         Raises:
             StoreError: the store cannot be read.
         """
@@ -155,14 +156,10 @@ class Index:
     # Inside
 
     def _open(self) -> Store | None:
-        file = sqlite_file(self.uri)
-        if not exists(self.uri):
-            self._store = None
-            return None
-        inode = file.stat().st_ino if file else 0
-        if self._store is None or inode != self._inode:  # it was made since the last look, or another took its place
-            self._store, self._inode, self._marks = Store(self.uri, patience=PATIENCE, is_reader=True), inode, {}
-        return self._store
+        store = self._door.store()
+        if store is not self._store:  # it was made since the last look, or another took its place
+            self._store, self._marks = store, {}
+        return store
 
     @property
     def _reader(self) -> Store:

@@ -21,16 +21,20 @@ from whitebench.tags import StoredCell, StoredStudy
 from whitebench.wording import listed, shown
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.commands import board_of
+from whitebench_leaderboards.door import Door
 from whitebench_leaderboards.garbage import keeping
 from whitebench_leaderboards.index import Index
 from whitebench_leaderboards.server.discretion import discreet, discreet_ledger
-from whitebench_leaderboards.server.source import Door, Key, Source
+from whitebench_leaderboards.server.source import Key, Source
 
 if TYPE_CHECKING:
     from whitebench.reading import Picture
 
 PAUSE = 1.0
 """Seconds between two looks at the store, however many pages ask."""
+
+PATIENCE = 2.0
+"""Seconds that a page waits for a store that is busy; the next look is soon."""
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 """Epochs and values by the curve's name."""
@@ -270,4 +274,4 @@ def _value(store: Store, stored: StoredCell, primary: str) -> float | None:
 
 def open_reader(uri: str, *, files: Sequence[str] = (), plugins: Sequence[Path] = ()) -> Reader:
     """Return a reader of the store at `uri`, which need not exist yet; raises as `Reader` does."""
-    return Reader(Index(uri), Door(uri).store, load_catalog(plugins), files=files, plugins=plugins)
+    return Reader(Index(uri), Door(uri, PATIENCE).store, load_catalog(plugins), files=files, plugins=plugins)
