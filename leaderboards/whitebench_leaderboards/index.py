@@ -50,8 +50,20 @@ class Index:
     whoever keeps the last one gets the next in a fraction of the time.
     """
 
-    def __init__(self, uri: str | None, cache: Path | None = None) -> None:
-        """Name a store, None for the one in the working folder, and the folder of the cache, None for the user's own.
+    def __init__(
+        self,
+        uri: str | None,
+        cache: Path | None = None,
+        *,
+        catalogs: Mapping[tuple[Path, ...], Catalog] | None = None,
+    ) -> None:
+        """Name a store.
+
+        Args:
+            uri: None for the store in the working folder.
+            cache: the folder of the cache, None for the user's own.
+            catalogs: those that are loaded already, by their plugin files. Where threads share the index they must be:
+                a plugin beside whose loading a thread begins is taken to have begun it, and turned away.
 
         Raises:
             StoreError: the URI names no store.
@@ -66,7 +78,7 @@ class Index:
         self._cells: dict[str, StoredCell] = {}
         self._results: WeakValueDictionary[str, Result] = WeakValueDictionary()
         self._samples: WeakValueDictionary[str, array[float]] = WeakValueDictionary()
-        self._catalogs: dict[tuple[Path, ...], Catalog] = {}
+        self._catalogs = dict(catalogs or {})
         self._plans: dict[tuple[str, ...], tuple[Suite, Catalog, list[PlannedCell]]] = {}
 
     def refresh(self) -> frozenset[tuple[str, str]]:

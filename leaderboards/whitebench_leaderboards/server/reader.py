@@ -274,4 +274,6 @@ def _value(store: Store, stored: StoredCell, primary: str) -> float | None:
 
 def open_reader(uri: str, *, files: Sequence[str] = (), plugins: Sequence[Path] = ()) -> Reader:
     """Return a reader of the store at `uri`, which need not exist yet; raises as `Reader` does."""
-    return Reader(Index(uri), Door(uri, PATIENCE).store, load_catalog(plugins), files=files, plugins=plugins)
+    catalog = load_catalog(plugins)
+    index = Index(uri, catalogs={tuple(plugins): catalog})
+    return Reader(index, Door(uri, PATIENCE).store, catalog, files=files, plugins=plugins)
