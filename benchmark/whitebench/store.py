@@ -28,7 +28,7 @@ from whitebench.outage import said_plainly
 from whitebench.result import Chosen, Failure, Result, digest, result_from_json, to_json
 from whitebench.suite import Contestant
 from whitebench.tables import Mark, TrackedRun
-from whitebench.tags import VERIFICATIONS, StoredCell, StoredStudy, Tag, contestant_key, queryable, read_cell
+from whitebench.tags import VERIFICATIONS, OpenStudy, StoredCell, StoredStudy, Tag, contestant_key, queryable, read_cell
 from whitebench.tracking import Point, Status, Tracking
 from whitebench.verification import Verification
 
@@ -43,6 +43,9 @@ CALIBRATION = "calibration.json"
 
 MAKING = "open/store"
 """The claim under which MLflow's tables are made on a server."""
+
+TRIAL_ENDS = ("complete", "pruned", "failed")
+"""The states of a trial that has ended."""
 
 STATUSES: Mapping[str, Status] = {
     "complete": "FINISHED",
@@ -291,6 +294,22 @@ class Store:
             for run in self.tracking.runs(_tuning(suite), chosen)
         ]
 
+    def open_studies(self) -> list[OpenStudy]:
+        """Return the studies of all suites that somebody is at, with how many of their trials have ended."""
+        runs = self.tracking.open_runs_anywhere({Tag.KIND: "study", Tag.STATE: "running"})
+        living = self.claims.living("study/") if runs else {}
+        return [
+            OpenStudy(
+                suite=run.tags[Tag.SUITE],
+                overrides=run.tags[Tag.OVERRIDES],
+                contestant=run.tags[Tag.CONTESTANT],
+                task=run.tags[Tag.TASK],
+                ended=self._ended_trials(run.run_id),
+            )
+            for run in runs
+            if _is_held(run.tags[Tag.CLAIM], living)
+        ]
+
     # What is read
 
     def cells(self, suite: str, overrides: str) -> list[StoredCell]:
@@ -363,6 +382,8 @@ class Store:
         content = self.tracking.read_file(run_id, PICTURES)
         if content is None:
             return {}
+        from whitebench.gallery import load_pictures  # torch
+
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / PICTURES
             file.write_bytes(content)
@@ -382,8 +403,6 @@ class Store:
         content = self.tracking.read_file(stored.run_id, name, stored.files)
         if content is None:
             raise LostResultError(f"{stored.cell}: {name} of run {stored.run_id} is gone")
-        from whitebench.gallery import load_pictures  # torch
-
         return content
 
     def parts(self, stored: StoredCell) -> Parts:
@@ -437,6 +456,10 @@ class Store:
         return found
 
     # Inside
+
+    def _ended_trials(self, study_run: str) -> int:
+        children = self.tracking.marks({"mlflow.parentRunId": study_run}, (Tag.STATE,)).values()
+        return sum(state in TRIAL_ENDS and not is_deleted for _, _, is_deleted, state in children)
 
     def _cells(self, suite: str, where: Mapping[str, str]) -> list[StoredCell]:
         """Return runs of cells, oldest first; one that is open though its owner is dead counts as interrupted."""

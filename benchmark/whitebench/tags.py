@@ -94,6 +94,19 @@ class StoredStudy:
     """By the number of the trial, its primary metric on the validation split; of trials that ran to their end."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OpenStudy:
+    """A contestant's tuning on a task that somebody is at, as the store has it."""
+
+    suite: str
+    overrides: str
+    """As they stand in the store, on one line."""
+    contestant: str
+    task: str
+    ended: int
+    """Trials that are complete, pruned or failed."""
+
+
 def read_cell(run: TrackedRun) -> StoredCell:
     """Return what the tags of a cell's run say."""
     tags = run.tags

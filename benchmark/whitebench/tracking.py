@@ -102,6 +102,13 @@ class Tracking:
         return self._search([found.experiment_id], {}, status="RUNNING") if found else []
 
     @patient
+    def open_runs_anywhere(self, where: Mapping[str, str]) -> list[TrackedRun]:
+        """Return the runs that carry all of these tags and have not been ended, whatever their experiment."""
+        if tables := self._readable:
+            return tables.find(where, is_open=True)
+        return self._search(self._experiments(), where, status="RUNNING")
+
+    @patient
     def end_run(self, run_id: str, status: Status) -> None:
         """End a run whose tags say already what became of it."""
         self._client.set_terminated(run_id, status)
@@ -113,14 +120,7 @@ class Tracking:
             return tables.find(where, with_deleted=True)
         from mlflow.entities import ViewType
 
-        ids: list[str] = []
-        token: str | None = None
-        while True:
-            page = self._client.search_experiments(view_type=ViewType.ALL, max_results=1000, page_token=token)
-            ids += [one.experiment_id for one in page]
-            token = page.token
-            if not token:
-                return self._search(ids, where, view=ViewType.ALL)
+        return self._search(self._experiments(), where, view=ViewType.ALL)
 
     @patient
     def marks(self, where: Mapping[str, str], keys: Sequence[str]) -> dict[str, Mark]:
@@ -247,6 +247,19 @@ class Tracking:
             if found is None:
                 raise
             return str(found.experiment_id)
+
+    def _experiments(self) -> list[str]:
+        """Return the ids of all experiments, deleted ones included."""
+        from mlflow.entities import ViewType
+
+        ids: list[str] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_experiments(view_type=ViewType.ALL, max_results=1000, page_token=token)
+            ids += [one.experiment_id for one in page]
+            token = page.token
+            if not token:
+                return ids
 
     def _search(
         self, experiments: Sequence[str], where: Mapping[str, str], *, view: int = 1, status: str = ""

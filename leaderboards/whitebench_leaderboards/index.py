@@ -25,7 +25,7 @@ from whitebench.ledger import Ledger, PlannedCell, ledger_of, plan_cells
 from whitebench.result import Result, digest
 from whitebench.store import IDENTITY, RESULT, Store, read_result
 from whitebench.suite import Suite, load_suite
-from whitebench.tags import StoredCell, queryable
+from whitebench.tags import OpenStudy, StoredCell, queryable
 from whitebench_leaderboards.cache import Cache
 from whitebench_leaderboards.door import Door
 from whitebench_leaderboards.garbage import collecting_nothing
@@ -73,9 +73,11 @@ class Index:
         name = f"{hashlib.sha256(self.uri.encode()).hexdigest()[:16]}.db"
         self._cache = Cache(folder / name if folder else None)
         self._lock = threading.RLock()
+        self._door = Door(self.uri, PATIENCE)
         self._store: Store | None = None
         self._marks: dict[str, Mark] = {}
         self._cells: dict[str, StoredCell] = {}
+        self._studies: list[OpenStudy] = []
         self._results: WeakValueDictionary[str, Result] = WeakValueDictionary()
         self._samples: WeakValueDictionary[str, array[float]] = WeakValueDictionary()
         self._catalogs = dict(catalogs or {})
@@ -84,7 +86,6 @@ class Index:
     def refresh(self) -> frozenset[tuple[str, str]]:
         """Look at the store, and return the suites, each with its overrides, whose cells have changed since.
 
-        self._door = Door(self.uri, PATIENCE)
         Raises:
             StoreError: the store cannot be read.
         """
@@ -97,12 +98,20 @@ class Index:
                 self._fill_cache(store, news)
             self._cache.forget(before.keys() - after.keys())
             self._marks, self._cells = marks, after
+            self._studies = store.open_studies() if store else []
             return frozenset((one.cell.suite, one.overrides) for one in _changed(before, after))
 
     def suites(self) -> list[tuple[str, str]]:
-        """Return the suites, each with its overrides on one line, that the store has cells of."""
+        """Return the suites, each with its overrides on one line, that the store has cells of or is to have soon."""
         with self._lock:
-            return sorted({(one.cell.suite, one.overrides) for one in self._cells.values() if not one.is_deleted})
+            begun = {(one.suite, one.overrides) for one in self._studies}
+            cells = (one for one in self._cells.values() if not one.is_deleted)
+            return sorted(begun | {(one.cell.suite, one.overrides) for one in cells})
+
+    def open_studies(self, suite: str, overrides: str) -> list[OpenStudy]:
+        """Return the tuning of a suite that was under way at the last look; its changes are no news to `refresh`."""
+        with self._lock:
+            return [one for one in self._studies if (one.suite, one.overrides) == (suite, queryable(overrides))]
 
     def ledger(self, suite: str, overrides: Sequence[str] = (), plugins: Sequence[Path] = ()) -> Ledger:
         """Return what the store had of a suite at the last look, as `whitebench.ledger.read_ledger` does.

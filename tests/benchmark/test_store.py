@@ -326,6 +326,20 @@ def test_what_a_living_conductor_has_open_is_left_to_it(shared: Store) -> None:
     assert client(shared).get_run(study).info.status == "KILLED"
 
 
+def test_how_far_a_study_is_is_told_while_somebody_is_at_it(shared: Store) -> None:
+    study = shared.open_study("far", "tiny", "blobs", overrides="a=it's", name="r" * 64, claim="study/r/")
+    known: dict[str, Any] = {"hyperparameters": {}, "epochs": [], "primary": "error", "validation": None, "reason": ""}
+    for number, state in enumerate(("complete", "pruned", "failed")):
+        shared.log_trial(study, number=number, state=state, claim=f"trial/r/{number}", **known)
+    assert [one for one in shared.open_studies() if one.suite == "far"] == []  # nobody is
+    shared.claims.take("study/r/somebody")
+    [found] = [one for one in shared.open_studies() if one.suite == "far"]
+    assert (found.contestant, found.task, found.overrides, found.ended) == ("tiny", "blobs", "a=it’s", 3)
+    shared.close_study(study, None)
+    assert [one for one in shared.open_studies() if one.suite == "far"] == []
+    shared.claims.close()
+
+
 def test_a_trial_that_was_half_stored_is_taken_off_unless_its_owner_lives(shared: Store) -> None:
     study = shared.open_study("half", "tiny", "blobs", overrides="", name="f" * 64, claim="study/f/")
     known: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -36,10 +37,10 @@ def make_runs(store: Store, suite: str) -> list[str]:
     runs = [open_cell(store, suite, seed) for seed in range(3)]
     store.record_opening(runs[0], "f" * 64)
     store.interrupt(runs[1])
-    store.tracking.delete_run(runs[2])
     for loss, step in ((4.0, 1), (2.0, 2), (3.0, 1)):
         store.tracking.log_points(runs[1], [("loss", loss, step)])
         time.sleep(0.002)  # MLflow tells milliseconds apart
+    store.tracking.delete_run(runs[2])
     store.open_study(suite, "tiny", "blobs", overrides="", name="s" * 64, claim="study/s/")
     open_cell(store, f"{suite}-other", 0)
     return runs
@@ -54,14 +55,16 @@ def assert_tables_agree(store: Store, suite: str) -> None:
             assert store.tracking.runs(experiment, where) == by_search.runs(experiment, where)
         assert store.tracking.runs_anywhere(where) == by_search.runs_anywhere(where)
     assert store.tracking.open_runs(suite) == by_search.open_runs(suite)
-    cells = {Tag.KIND: "cell"}
     for run in store.tracking.runs_anywhere({}):
         assert store.tracking.curve(run.run_id, "loss") == by_search.curve(run.run_id, "loss")
+    cells = {Tag.KIND: "cell"}
     marks, news = store.tracking.changed_runs(cells, KEYS, {})
     expected, all_cells = by_search.changed_runs(cells, KEYS, {})
     assert marks == expected
     assert {run.run_id: run for run in news} == {run.run_id: run for run in all_cells}
     assert [store.tracking.run(run_id) for run_id in marks] == [by_search.run(run_id) for run_id in marks]
+    study = {Tag.KIND: "study"}
+    assert store.tracking.open_runs_anywhere(study) == by_search.open_runs_anywhere(study) != []
 
 
 def test_the_tables_say_of_runs_what_mlflows_own_search_says(tmp_path: Path, new_store: NewStore) -> None:

@@ -130,6 +130,19 @@ def test_a_look_tells_which_suites_have_changed(lab: Lab) -> None:
     assert (lab.record().state, lab.record().test_openings) == ("finished", 2)
 
 
+def test_tuning_that_is_under_way_is_told_before_there_is_a_cell(lab: Lab) -> None:
+    lab.store.claims.take("study/s/somebody")
+    study = lab.store.open_study("blobs", "tiny", "blobs", overrides="a=it's", name="s" * 64, claim="study/s/")
+    assert lab.index.refresh() == frozenset()  # no cell has changed
+    assert lab.index.suites() == [("blobs", "a=it’s")]
+    [found] = lab.index.open_studies("blobs", "a=it's")
+    assert (found.contestant, found.task, found.ended) == ("tiny", "blobs", 0)
+    lab.store.close_study(study, None)
+    lab.index.refresh()
+    assert lab.index.suites() == []
+    assert lab.index.open_studies("blobs", "a=it's") == []
+
+
 def test_a_cell_done_once_more_shows_its_newest_result(lab: Lab) -> None:
     first = lab.planned()[0]
     for value in (0.25, 0.75):

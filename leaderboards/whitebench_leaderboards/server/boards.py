@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -15,7 +16,7 @@ from whitebench_leaderboards.render import Format, render
 from whitebench_leaderboards.server.chart import plain_values, tradeoff_chart, tuning_chart
 from whitebench_leaderboards.server.grid import Grid, grid_of, matrix_of, reasons_of, whole_grid
 from whitebench_leaderboards.server.page import Name, Overrides, Press, Site
-from whitebench_leaderboards.server.reader import NotHereError, Reader
+from whitebench_leaderboards.server.reader import NotHereError, Progress, Reader
 from whitebench_leaderboards.sheet import PUBLISHED
 from whitebench_leaderboards.tradeoff import measures
 from whitebench_leaderboards.tuning import curves_of, does_ranking_depend_on_budget
@@ -53,14 +54,16 @@ def make_boards(reader: Reader, press: Press, site: Site) -> APIRouter:
     @router.get("/suite/{name}")
     def board(request: Request, name: Name, overrides: Overrides = "", columns: str | None = None) -> Response:
         reader.refresh()
+        tuning = reader.progress(name, overrides)
 
         def told() -> dict[str, Any]:
             ledger, made = reader.ledger(name, overrides), reader.board(name, overrides)
             if site.edition == "served":
-                return told_of(ledger, made, overrides, grid_of(made, None if columns is None else columns.split(",")))
+                grid = grid_of(made, None if columns is None else columns.split(","))
+                return told_of(ledger, made, overrides, grid, tuning)
             return told_of(ledger, made, overrides, whole_grid(made))
 
-        return press.answer(request, "board.html", told, state=reader.generation(name, overrides))
+        return press.answer(request, "board.html", told, state=(reader.generation(name, overrides), tuning))
 
     @router.get("/suite/{name}/board.{ending}")
     def board_file(name: Name, ending: str, overrides: Overrides = "") -> Response:
@@ -113,8 +116,10 @@ def make_boards(reader: Reader, press: Press, site: Site) -> APIRouter:
     return router
 
 
-def told_of(ledger: Ledger, board: Board, overrides: str, grid: Grid) -> dict[str, Any]:
-    """Return what the page of a board is told."""
+def told_of(
+    ledger: Ledger, board: Board, overrides: str, grid: Grid, tuning: Sequence[Progress] = ()
+) -> dict[str, Any]:
+    """Return what the page of a board is told; `tuning` is what is under way."""
     return {
         "ledger": ledger,
         "board": board,
@@ -125,4 +130,5 @@ def told_of(ledger: Ledger, board: Board, overrides: str, grid: Grid) -> dict[st
         "published": PUBLISHED,
         "overrides": overrides,
         "files": FILES,
+        "tuning": tuning,
     }

@@ -25,6 +25,9 @@ from whitebench_leaderboards.sheet import budget, legend, noise, title
 MOST_COMPARED = 6
 """Contestants side by side: as many as there are colours that can be told apart."""
 
+MOST_UNDER_WAY = 8
+"""Studies that are named one by one."""
+
 TAG = "the-tag-of-this-page"
 """What stands in a page where its own tag is to stand."""
 
@@ -74,6 +77,7 @@ def make_templates(site: Site) -> Environment:
         "moment": moment,
         "noise": noise,
         "most_compared": MOST_COMPARED,
+        "most_under_way": MOST_UNDER_WAY,
         "plain": plain,
         "site": site,
         "strip_width": WIDTH,

@@ -16,8 +16,8 @@ from whitebench.identity import CellName
 from whitebench.ledger import Ledger, overrides_of
 from whitebench.result import CellRecord
 from whitebench.store import Store
-from whitebench.suite import Contestant, load_suite, suite_names
-from whitebench.tags import StoredCell, StoredStudy
+from whitebench.suite import Contestant, Suite, load_suite, suite_names
+from whitebench.tags import OpenStudy, StoredCell, StoredStudy
 from whitebench.wording import listed, shown
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.commands import board_of
@@ -45,6 +45,18 @@ class NotHereError(WhitebenchError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A contestant's tuning on a task that is under way."""
+
+    contestant: str
+    task: str
+    ended: int
+    """Trials that are complete, pruned or failed."""
+    allowed: int
+    """Trials that there are to be."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shelf:
     """A board that the server can show, or would like to."""
 
@@ -54,8 +66,10 @@ class Shelf:
     is_known: bool
     """Whether its plan is known; that of a suite in a file of its own must be given to the server."""
     is_stored: bool
-    """Whether the store has cells of it."""
+    """Whether the store has cells of it, or is to have soon."""
     summary: str = ""
+    tuning: tuple[Progress, ...] = ()
+    """What is under way of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +174,12 @@ class Reader:
         self._read((suite, overrides))
         return self._generations[suite, overrides]
 
+    def progress(self, suite: str, overrides: str = "") -> tuple[Progress, ...]:
+        """Return the tuning of a suite that is under way; raises as `ledger` does."""
+        studies = self._source.open_studies(suite, overrides)
+        planned = self.ledger(suite, overrides).suite if studies else None
+        return tuple(_progress(one, planned) for one in studies if planned)
+
     def record(self, suite: str, overrides: str, contestant: str, task: str, seed: int) -> CellRecord:
         """Return one cell; raises as `ledger` does, and NotHereError where the suite has no such cell."""
         name = CellName(suite=suite, contestant=contestant, task=task, seed=seed)
@@ -214,8 +234,14 @@ class Reader:
     def _shelf(self, key: Key, *, is_stored: bool) -> Shelf:
         suite, overrides = key
         is_known = suite in self._suites and overrides_of(overrides) is not None
-        summary = self._suites[suite][1] if suite in self._suites else ""
-        return Shelf(suite=suite, overrides=overrides, is_known=is_known, is_stored=is_stored, summary=summary)
+        return Shelf(
+            suite=suite,
+            overrides=overrides,
+            is_known=is_known,
+            is_stored=is_stored,
+            summary=self._suites[suite][1] if suite in self._suites else "",
+            tuning=self.progress(*key) if is_known and is_stored else (),
+        )
 
     def _read(self, key: Key) -> _Kept:
         with self._lock:
@@ -255,6 +281,12 @@ def _suites(files: Sequence[str]) -> dict[str, tuple[str, str]]:
     for name in suite_names():
         found.setdefault(name, (name, load_suite(name).summary))
     return found
+
+
+def _progress(study: OpenStudy, suite: Suite) -> Progress:
+    contestant = suite.contestant(study.contestant)  # a guest of the run that goes on is not in the plan
+    allowed = suite.trials_of(contestant) if contestant else suite.budget.trials
+    return Progress(contestant=study.contestant, task=study.task, ended=study.ended, allowed=allowed)
 
 
 def _not_here(key: Key, known: Sequence[str]) -> str:

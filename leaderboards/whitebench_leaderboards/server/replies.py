@@ -16,6 +16,15 @@ class Reply(BaseModel):
     model_config = ConfigDict(extra="allow", from_attributes=True)
 
 
+class ProgressReply(Reply):
+    """A contestant's tuning on a task that is under way."""
+
+    contestant: str
+    task: str
+    ended: int = Field(description="Trials that are complete, pruned or failed.")
+    allowed: int = Field(description="Trials that there are to be.")
+
+
 class SuiteReply(Reply):
     """A board that can be asked for."""
 
@@ -23,7 +32,8 @@ class SuiteReply(Reply):
     overrides: str = Field(description="As one text; empty for the suite as it stands.")
     summary: str
     is_known: bool = Field(description="Whether its plan is known, so that its board can be asked for.")
-    is_stored: bool = Field(description="Whether the store has cells of it.")
+    is_stored: bool = Field(description="Whether the store has cells of it, or is to have soon.")
+    tuning: list[ProgressReply] = Field(description="What is under way of it.")
 
 
 class HeadingReply(Reply):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from whitebench.ledger import Ledger
+from whitebench.tags import OpenStudy
 
 Key = tuple[str, str]
 """A suite's name and its overrides as one text, `budget.epochs=3 budget.trials=0`; empty for the suite as it stands."""
@@ -19,7 +20,10 @@ class Source(Protocol):
         """Look at the store again, and return what has changed since the last time."""
 
     def suites(self) -> list[Key]:
-        """Return what the store has cells of."""
+        """Return what the store has cells of, or is to have soon."""
+
+    def open_studies(self, suite: str, overrides: str) -> Sequence[OpenStudy]:
+        """Return the tuning of a suite that was under way at the last look."""
 
     def ledger(self, suite: str, overrides: Sequence[str] = (), plugins: Sequence[Path] = ()) -> Ledger:
         """Return what the store has of a suite, given by its name or the path of its file."""

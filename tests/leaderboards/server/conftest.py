@@ -19,7 +19,7 @@ from whitebench.ledger import Ledger
 from whitebench.result import CellRecord
 from whitebench.store import Store
 from whitebench.suite import Contestant, load_suite
-from whitebench.tags import StoredCell, StoredStudy
+from whitebench.tags import OpenStudy, StoredCell, StoredStudy
 from whitebench_leaderboards.server.app import make_app
 from whitebench_leaderboards.server.reader import Reader
 from whitebench_leaderboards.server.source import Key
@@ -47,6 +47,7 @@ class Held:
 
     records: list[CellRecord]
     keys: list[Key] = field(default_factory=lambda: [("tiny", "")])
+    under_way: list[OpenStudy] = field(default_factory=list)
     asked: int = 0
     """How often a ledger was made."""
     is_changed: bool = False
@@ -59,6 +60,9 @@ class Held:
 
     def suites(self) -> list[Key]:
         return self.keys
+
+    def open_studies(self, suite: str, overrides: str) -> list[OpenStudy]:
+        return [one for one in self.under_way if (one.suite, one.overrides) == (suite, overrides)]
 
     def ledger(self, suite: str, overrides: Sequence[str] = (), plugins: Sequence[Path] = ()) -> Ledger:
         self.asked += 1

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from tests.leaderboards.server.conftest import Held
 from whitebench.result import to_json as result_to_json
+from whitebench.tags import OpenStudy
 from whitebench_leaderboards.export import to_json
 from whitebench_leaderboards.server.reader import Reader
 
@@ -27,6 +28,12 @@ def test_the_suites_are_those_of_the_first_page(held: Held, client: TestClient) 
     assert (suites["tiny"]["is_stored"], suites["tiny"]["is_known"]) == (True, True)
     assert (suites["mine"]["is_stored"], suites["mine"]["is_known"]) == (True, False)
     assert (suites["smoke"]["is_stored"], suites["smoke"]["is_known"]) == (False, True)
+
+
+def test_the_tuning_that_is_under_way_is_told(held: Held, client: TestClient) -> None:
+    held.under_way = [OpenStudy(suite="tiny", overrides="", contestant="vit", task="digits", ended=2)]
+    [tiny] = [one for one in client.get("/api/v1/suites").json() if one["suite"] == "tiny"]
+    assert tiny["tuning"] == [{"contestant": "vit", "task": "digits", "ended": 2, "allowed": 3}]
 
 
 def test_a_cell_is_its_result_with_its_curves(held: Held, client: TestClient) -> None:

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from tests.leaderboards.conftest import World
 from tests.leaderboards.server.conftest import Held
 from whitebench.errors import StoreError
+from whitebench.tags import OpenStudy
 from whitebench_leaderboards.column import columns_of
 from whitebench_leaderboards.render import render
 from whitebench_leaderboards.server.app import make_app
@@ -32,6 +33,25 @@ def test_the_first_page_lists_what_is_stored_and_what_is_not_run_yet(client: Tes
     assert "tiny Two small models on small images. 11 of 18 cells · 3 stale · 3 missing · 1 failed" in text
     assert "Not run yet" in text
     assert "smoke" in text
+
+
+def open_study(contestant: str, ended: int) -> OpenStudy:
+    return OpenStudy(suite="tiny", overrides="", contestant=contestant, task="digits", ended=ended)
+
+
+@pytest.mark.parametrize("path", ["/", "/suite/tiny"])
+def test_how_far_tuning_is_stands_there_before_the_first_cell_is_finished(
+    held: Held, world: World, client: TestClient, path: str
+) -> None:
+    held.change([world.absent("vit", 0, "missing", "not run yet")])
+    assert "A suite is running" not in text_of(client.get(path).text)
+    for ended in (0, 2):
+        held.under_way = [open_study("vit", ended), open_study("a <b>guest</b>", 1)]
+        text = text_of(client.get(path).text)
+        assert f"A suite is running {ended} of 3 trials of vit on digits 1 of 3 trials of a <b>guest</b> on" in text
+    held.under_way = []
+    held.change([world.absent("vit", 0, "running", "running")])
+    assert "A suite is running 1 cell in training" in text_of(client.get(path).text)
 
 
 def test_a_suite_whose_plan_is_not_known_is_listed_with_what_to_do(held: Held, client: TestClient) -> None:
