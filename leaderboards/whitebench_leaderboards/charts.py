@@ -111,7 +111,7 @@ def draw_ranks(whole: Overall, suite: str) -> Figure:
     ranks = [one.mean_rank for one in whole.entries]
     rows = np.arange(len(ranks))
     axes.plot(ranks, rows, "o", color="C0", markersize=6)
-    for first, last in _joined(ranks, whole.critical_difference or 0.0):
+    for first, last in whole.joined:
         at = (first + last) / 2
         axes.plot([ranks[first], ranks[last]], [at, at], color="0.45", linewidth=3, solid_capstyle="butt", zorder=0)
     axes.set_yticks(rows, [plain(one.contestant) for one in whole.entries])
@@ -120,12 +120,6 @@ def draw_ranks(whole: Overall, suite: str) -> Figure:
     axes.set_xlabel(f"mean rank; bars join what differs by less than {whole.critical_difference:.2f} (Nemenyi, 95 %)")
     legend(axes)
     return figure
-
-
-def _joined(ranks: Sequence[float], apart: float) -> list[tuple[int, int]]:
-    """Return the longest stretches of entries, best first, whose mean ranks differ by less than `apart`."""
-    ends = [max(j for j in range(i, len(ranks)) if ranks[j] - ranks[i] < apart or j == i) for i in range(len(ranks))]
-    return [(i, j) for i, j in enumerate(ends) if j > i and (i == 0 or ends[i - 1] < j)]
 
 
 def _chance(share: float) -> str:

@@ -57,6 +57,14 @@ class Overall:
     """How likely the row's entry beats the column's, entries in order; empty below five tasks."""
 
     @property
+    def joined(self) -> list[tuple[int, int]]:
+        """Return the longest stretches of entries, first and last, whose mean ranks are not told apart."""
+        ranks, apart = [one.mean_rank for one in self.entries], self.critical_difference or 0.0
+        places = range(len(ranks))
+        ends = [max(j for j in places[i:] if ranks[j] - ranks[i] < apart or j == i) for i in places]
+        return [(i, j) for i, j in enumerate(ends) if j > i and (i == 0 or ends[i - 1] < j)]
+
+    @property
     def coverage(self) -> str:
         """Return how many contestants stand on every task."""
         return (

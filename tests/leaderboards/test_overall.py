@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
+from whitebench.result import CellRecord
 from whitebench_leaderboards.board import Board, make_board
-from whitebench_leaderboards.overall import Overall, overall
+from whitebench_leaderboards.overall import Overall, OverallEntry, overall
 from whitebench_leaderboards.render import render
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def scores(shift: float, seed: int) -> list[float]:
     return [0.8 + shift + 0.01 * float(noise) for noise in np.random.default_rng(seed).normal(size=3)]
 
 
-def board(world: World, tasks: tuple[str, ...] = TASKS) -> Board:
+def records_of_six(world: World, tasks: tuple[str, ...] = TASKS) -> list[CellRecord]:
     """Return three entries of which `best` leads everywhere but on the last task, and one that lacks two tasks."""
     shifts = {"best": 0.1, "middle": 0.05, "low": 0.0}
     records = [
@@ -34,7 +35,11 @@ def board(world: World, tasks: tuple[str, ...] = TASKS) -> Board:
         )
     ]
     records += [record for task in tasks[:-2] for record in world.entry("partial", scores(0.2, 99), task=task)]
-    return make_board(records, world.heading(tasks=tasks))
+    return records
+
+
+def board(world: World, tasks: tuple[str, ...] = TASKS) -> Board:
+    return make_board(records_of_six(world, tasks), world.heading(tasks=tasks))
 
 
 def whole(made: Board) -> Overall:
@@ -50,6 +55,18 @@ def test_mean_ranks_are_over_entries_that_stand_on_every_task_and_the_others_are
     )
     assert found.lacking == (("partial", TASKS[-2:]),)
     assert found.coverage == "3 of 4 contestants on all 6 tasks"
+
+
+def test_bars_join_the_longest_stretches_of_mean_ranks_that_are_not_told_apart() -> None:
+    def joined(ranks: list[float], apart: float | None) -> list[tuple[int, int]]:
+        entries = tuple(
+            OverallEntry(contestant=f"{rank}", mean_rank=rank, interquartile_mean=None, interval=None) for rank in ranks
+        )
+        return Overall(tasks=(), entries=entries, lacking=(), critical_difference=apart, improvement=()).joined
+
+    assert joined([1.0, 2.0, 2.5, 4.0], 1.6) == [(0, 2), (2, 3)]
+    assert joined([1.0, 1.5, 2.0], 5.0) == [(0, 2)]
+    assert joined([1.0, 2.0], 0.5) == joined([1.0, 2.0], None) == []
 
 
 def test_one_task_is_no_whole_and_below_five_there_are_mean_ranks_alone(world: World) -> None:

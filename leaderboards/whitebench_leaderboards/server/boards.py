@@ -17,6 +17,7 @@ from whitebench_leaderboards.server.chart import plain_values, tradeoff_chart, t
 from whitebench_leaderboards.server.grid import Grid, grid_of, matrix_of, reasons_of, whole_grid
 from whitebench_leaderboards.server.page import Name, Overrides, Press, Site
 from whitebench_leaderboards.server.reader import NotHereError, Progress, Reader
+from whitebench_leaderboards.server.whole import whole_charts
 from whitebench_leaderboards.sheet import PUBLISHED
 from whitebench_leaderboards.tradeoff import measures
 from whitebench_leaderboards.tuning import curves_of, does_ranking_depend_on_budget
@@ -97,6 +98,8 @@ def make_boards(reader: Reader, press: Press, site: Site) -> APIRouter:
                 "tuned": {task: plain_values([tuning_chart(found, made)]) for task, found in curves.items() if found},
                 "measures": shown,
                 "tradeoffs": tradeoffs,
+                "whole": overview(made),
+                "whole_charts": plain_values(whole_charts(made)),
                 "sentences": does_ranking_depend_on_budget(curves, is_lower_better=made.heading.direction == "lower"),
                 "overrides": overrides,
                 "generation": generation,

@@ -18,9 +18,9 @@ MOST_BANDS = 4
 WIDE = 20
 """The ratio of the largest to the smallest from which on an abscissa is logarithmic."""
 
-Kind = Literal["main", "seed", "null", "own null"]
+Kind = Literal["main", "seed", "null", "own null", "joint"]
 """A line that the chart is about; one seed of it, drawn thin; what it is compared with, dashed in grey; the same where
-there are several lines, dashed in the colour of its own."""
+there are several lines, dashed in the colour of its own; a grey bar that joins points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +49,15 @@ class Spot:
     y: float
     x_half_width: float | None = None
     y_half_width: float | None = None
+    x_interval: tuple[float, float] | None = None
+    """In place of half a width, where it is not as wide on both sides."""
     is_hollow: bool = False
     note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Lines over one axis, or points between two."""
+    """Lines over one axis, points between two, or a matrix."""
 
     title: str
     x: str
@@ -64,6 +66,10 @@ class Chart:
     spots: tuple[Spot, ...] = ()
     is_log: bool = False
     """Whether the abscissa is logarithmic."""
+    rows: tuple[str, ...] = ()
+    """Names along the ordinate, from its top, where it has names: a point's `y` is then a place among them."""
+    matrix: tuple[tuple[float | None, ...], ...] = ()
+    """What stands between each row and each column, whose names are those of the rows; from 0 to 100."""
 
 
 def plain_values(charts: Sequence[Chart]) -> list[dict[str, Any]]:
@@ -167,7 +173,7 @@ def tuning_chart(curves: Sequence[TuningCurve], board: Board) -> Chart:
             )
         )
     heading = board.heading
-    axis = _axis_of(heading.primary, heading.unit, heading.direction)
+    axis = axis_of(heading.primary, heading.unit, heading.direction)
     return Chart(title=f"Best of k trials: validation {plain(heading.primary)}", x="trials", y=axis, lines=tuple(lines))
 
 
@@ -190,14 +196,15 @@ def _tradeoff_chart(found: Tradeoff, everyone: Sequence[str]) -> Chart:
     places = [spot.x for spot in spots]
     return Chart(
         title=f"{plain(found.y)} against {plain(found.x)}",
-        x=_axis_of(found.x, found.x_unit, found.x_direction),
-        y=_axis_of(found.y, found.y_unit, found.y_direction),
+        x=axis_of(found.x, found.x_unit, found.x_direction),
+        y=axis_of(found.y, found.y_unit, found.y_direction),
         spots=tuple(spots),
         is_log=bool(places) and min(places) > 0 and max(places) / min(places) > WIDE,
     )
 
 
-def _axis_of(name: str, unit: str, direction: Direction) -> str:
+def axis_of(name: str, unit: str, direction: Direction) -> str:
+    """Return what stands at an axis: a score's or cost's name, unit and better direction."""
     unit = "%" if unit == SHARE else unit
     return f"{plain(name)}{f' ({plain(unit)})' if unit else ''} {ARROWS[direction]}".rstrip()
 

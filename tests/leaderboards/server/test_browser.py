@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.leaderboards.conftest import World
 from tests.leaderboards.server.conftest import Held
 from tests.leaderboards.server.window import NEEDS_CHROMIUM, head, names, opened
+from tests.leaderboards.test_overall import records_of_six
 from whitebench_leaderboards.server.app import make_app
 from whitebench_leaderboards.server.reader import Reader
 
@@ -231,6 +232,23 @@ def test_the_name_stays_in_sight_while_a_wide_table_is_scrolled(page: Page) -> N
     box = page.locator("#board .entry .name").first.bounding_box()
     assert box is not None
     assert 0 <= box["x"] < 60
+
+
+def test_the_tasks_as_a_whole_are_charts_and_a_table_that_the_keyboard_opens(
+    held: Held, world: World, page: Page, address: str
+) -> None:
+    held.change(records_of_six(world))
+    page.goto(f"{address}/suite/tiny/charts")
+    figures = page.locator("section").first.locator(".chart")
+    expect(figures).to_have_count(3)
+    for number in range(3):
+        expect(figures.nth(number).locator(".main-svg").first).to_be_visible()
+    expect(figures.first.locator(".ytick text")).to_have_text(["best", "middle", "low"])
+    expect(figures.nth(2).locator(".heatmap-label text").first).to_be_visible()
+    summary = figures.nth(2).locator("summary")
+    summary.focus()
+    page.keyboard.press("Enter")
+    expect(figures.nth(2).locator("tbody tr").first).to_have_text(re.compile(r"best\s*–\s*8\d\s*8\d"))
 
 
 def test_a_model_called_script_is_a_name_and_nothing_else(held: Held, page: Page, address: str) -> None:
