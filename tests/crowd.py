@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +46,9 @@ class Answer:
 
 
 @contextmanager
-def serving_boards(folder: Path, uri: str, *arguments: str) -> Iterator[tuple[psutil.Popen, str]]:
+def serving_boards(
+    folder: Path, uri: str, *arguments: str, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[psutil.Popen, str]]:
     """Run `whitebench serve` in a folder, and yield its process and its address.
 
     Raises:
@@ -55,7 +57,7 @@ def serving_boards(folder: Path, uri: str, *arguments: str) -> Iterator[tuple[ps
     log = folder / "serve.log"
     words = [str(Path(sys.executable).with_name("whitebench")), "serve", "--port", "0", "--store", uri, *arguments]
     with log.open("w") as file:
-        process = psutil.Popen(words, cwd=folder, env=person({}), stdout=subprocess.PIPE, stderr=file, text=True)
+        process = psutil.Popen(words, cwd=folder, env=person(env or {}), stdout=subprocess.PIPE, stderr=file, text=True)
         try:
             address = re.match(r"http://\S+", process.stdout.readline())
             assert address, log.read_text()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from whitebench.ledger import Ledger
     from whitebench_leaderboards.board import Board
     from whitebench_leaderboards.render import Format
+    from whitebench_leaderboards.server.serving import Auth
 
 _EPILOG = """\b
 Examples:
@@ -100,7 +101,17 @@ def _draw(made: Board, ledger: Ledger, folder: Path) -> None:
 @click.argument("suites", nargs=-1, metavar="[FILE.toml]...")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 for any that is free.")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Where to listen; others may ask with a token only."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where to listen; others may ask with a token or a password only.",
+)
+@click.option(
+    "--auth",
+    type=click.Choice(["token", "mlflow"]),
+    default="token",
+    show_default=True,
+    help="Whom to let in: who knows the token, or the users of MLflow's basic auth.",
 )
 @click.option(
     "--token-file",
@@ -114,6 +125,7 @@ def serve(
     *,
     port: int,
     host: str,
+    auth: Auth,
     token_file: Path | None,
     store: str | None,
     plugins: tuple[Path, ...],
@@ -124,7 +136,7 @@ def serve(
     """
     from whitebench_leaderboards.server.serving import serve as begin
 
-    begin(suites, port=port, host=host, token_file=token_file, store=store, plugins=plugins)
+    begin(suites, port=port, host=host, auth=auth, token_file=token_file, store=store, plugins=plugins)
 
 
 @click.command(

@@ -19,14 +19,23 @@ from whitebench_leaderboards.server.guard import Guard
 from whitebench_leaderboards.server.link import PREFIX
 from whitebench_leaderboards.server.page import Press, Site, make_templates
 from whitebench_leaderboards.server.reader import Reader
+from whitebench_leaderboards.server.users import Users
 
 
-def make_app(reader: Reader, *, token: str = "", plugins: tuple[str, ...] = (), mlflow: ASGIApp | None = None) -> Guard:
+def make_app(
+    reader: Reader,
+    *,
+    token: str = "",
+    users: Users | None = None,
+    plugins: tuple[str, ...] = (),
+    mlflow: ASGIApp | None = None,
+) -> Guard:
     """Return the server as an ASGI application.
 
     Args:
         reader: what is shown.
-        token: what must be known to read; without one only this machine may.
+        token: what must be known to read; without one, and without users, only this machine may.
+        users: who may read.
         plugins: the names of local plugin files, for commands that are suggested.
         mlflow: MLflow's own pages, made safe, to stand under `/mlflow`.
     """
@@ -43,7 +52,7 @@ def make_app(reader: Reader, *, token: str = "", plugins: tuple[str, ...] = (), 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     if mlflow is not None:
         app.mount("/mlflow", mlflow)
-    return Guard(app, token=token)
+    return Guard(app, token=token, users=users)
 
 
 def make_pages(reader: Reader, site: Site, templates: Environment) -> FastAPI:

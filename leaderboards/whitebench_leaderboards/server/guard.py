@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
 import re
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from whitebench_leaderboards.server.users import Users
 
 COOKIE = "whitebench"
 READING = frozenset({"GET", "HEAD"})
@@ -36,12 +39,15 @@ HEADERS = {
 """On every answer; one that has its own is left alone."""
 
 
-class Guard:
-    """Lets through who asks to read, by a name of this server, and with its token where it has one."""
+_log = logging.getLogger(__name__)
 
-    def __init__(self, app: ASGIApp, *, token: str = "") -> None:
-        """Guard `app`; without a token it may be asked for by names of the loopback alone."""
-        self.app, self.token = app, token
+
+class Guard:
+    """Lets through who asks to read, by a name of this server, and with its token, or as a user, where it has these."""
+
+    def __init__(self, app: ASGIApp, *, token: str = "", users: Users | None = None) -> None:
+        """Guard `app`; without a token and users it may be asked for by names of the loopback alone."""
+        self.app, self.token, self.users = app, token, users
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let `app` do so."""
@@ -65,12 +71,12 @@ class Guard:
                 message = {**message, "body": b""}
             await send(message)
 
-        refusal = self._refusal(scope)
+        refusal = self._refusal(scope) or await self._stranger(scope)
         await (refusal or self.app)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
-        if not self.token and not is_loopback(host_of(headers.get("host", ""))):
+        if not self.token and self.users is None and not is_loopback(host_of(headers.get("host", ""))):
             return PlainTextResponse("This server answers to localhost only.\n", status_code=421)
         if method not in READING and not (method == "POST" and path == "/login") and not path.startswith("/mlflow/"):
             return PlainTextResponse("This server only reads.\n", status_code=405, headers={"Allow": "GET, HEAD"})
@@ -83,6 +89,23 @@ class Guard:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return RedirectResponse("/login", status_code=303)
+
+    async def _stranger(self, scope: Scope) -> Response | None:
+        """Return what somebody is told who is not one of the users, if there are any; the same whoever it is."""
+        if self.users is None:
+            return None
+        try:
+            if await self.users.know(Headers(scope=scope).get("authorization", "")):
+                return None
+        except Exception as error:
+            # Not the whole of it: what a database says may tell who asked.
+            _log.error("MLflow's users cannot be read (%s)", type(error).__name__)
+            return JSONResponse({"detail": "Who may read cannot be looked up at the moment."}, status_code=503)
+        return JSONResponse(
+            {"detail": "a name and a password of MLflow's are needed: Authorization: Basic"},
+            status_code=401,
+            headers={"WWW-Authenticate": 'Basic realm="whitebench", charset="UTF-8"'},
+        )
 
     def _is_known(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")

@@ -79,12 +79,17 @@ def make_mlflow_pages(load: Callable[[], WSGIApplication]) -> FastAPI:
     return app
 
 
-def load_mlflow(uri: str) -> WSGIApplication:
-    """Return MLflow's Flask application over the store at `uri`, served below `/mlflow`."""
+def tell_mlflow(uri: str) -> None:
+    """Tell MLflow's server, before anything imports it, to stand below `/mlflow`, over the store at `uri`."""
     os.environ["_MLFLOW_SERVER_FILE_STORE"] = uri
     os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = (home_of(uri) / "whitebench-artifacts").as_uri()
     os.environ["_MLFLOW_STATIC_PREFIX"] = PREFIX  # read when its routes are made
     os.environ["MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"] = "true"  # hosts and origins are the guard's business
+
+
+def load_mlflow(uri: str) -> WSGIApplication:
+    """Return MLflow's Flask application over the store at `uri`, served below `/mlflow`."""
+    tell_mlflow(uri)
     # MLflow 3.17 against starlette 1.
     warnings.filterwarnings("ignore", message="starlette.middleware.wsgi is deprecated")
     from mlflow.server import app

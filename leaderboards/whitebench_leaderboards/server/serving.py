@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import click
 import uvicorn
@@ -15,10 +16,14 @@ from whitebench.errors import WhitebenchError
 from whitebench.wording import plain
 from whitebench_leaderboards.server.app import make_app
 from whitebench_leaderboards.server.guard import SHORTEST_TOKEN, is_loopback
-from whitebench_leaderboards.server.mlflow_pages import load_mlflow, make_mlflow_pages
+from whitebench_leaderboards.server.mlflow_pages import load_mlflow, make_mlflow_pages, tell_mlflow
 from whitebench_leaderboards.server.reader import open_reader
+from whitebench_leaderboards.server.users import open_users
 
 TOKEN = "WHITEBENCH_TOKEN"
+
+Auth: TypeAlias = Literal["token", "mlflow"]
+"""How others show that they may read: by a token, or as users of MLflow's basic auth."""
 
 
 def serve(
@@ -26,6 +31,7 @@ def serve(
     *,
     port: int,
     host: str,
+    auth: Auth,
     token_file: Path | None,
     store: str | None,
     plugins: Sequence[Path],
@@ -33,13 +39,16 @@ def serve(
     """Serve until Ctrl-C.
 
     Raises:
-        WhitebenchError: others could reach the server without a token, the token can be guessed, the port is taken,
-            or a suite or the store cannot be read.
+        WhitebenchError: others could reach the server without a token or a password, the token can be guessed, MLflow's
+            users cannot be read, the port is taken, or a suite or the store cannot be read.
     """
-    token = read_token(token_file)
-    if not is_loopback(host) and not token:
+    if auth == "mlflow" and token_file is not None:
+        raise WhitebenchError("--auth mlflow and --token-file are two ways to let others in: give one")
+    token = read_token(token_file) if auth == "token" else ""
+    if not is_loopback(host) and not token and auth == "token":
         raise WhitebenchError(
             f"--host {plain(host, 80)} lets others in, and there is no token: set {TOKEN} or give --token-file, "
+            "or --auth mlflow for the users of MLflow's basic auth, "
             "or leave --host out and reach this machine through ssh -L"
         )
     listening = listen(host, port)
@@ -49,8 +58,11 @@ def serve(
     reader.refresh()
     # MLflow's pages name folders of this machine, and those of a server are at its own address.
     is_own = is_loopback(host) and not uri.startswith("http")
+    if is_own:
+        tell_mlflow(uri)
+    users = open_users() if auth == "mlflow" else None
     mlflow = make_mlflow_pages(lambda: load_mlflow(uri)) if is_own else None
-    app = make_app(reader, token=token, plugins=tuple(path.name for path in plugins), mlflow=mlflow)
+    app = make_app(reader, token=token, users=users, plugins=tuple(path.name for path in plugins), mlflow=mlflow)
     address = f"[{host}]" if ":" in host else host
     click.echo(f"http://{address}:{listening.getsockname()[1]}/   (Ctrl-C to stop)")
     settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")

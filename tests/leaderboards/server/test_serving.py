@@ -29,6 +29,12 @@ def test_others_are_not_let_in_without_a_token(monkeypatch: pytest.MonkeyPatch) 
     assert "lets others in, and there is no token: set WHITEBENCH_TOKEN or give --token-file" in str(done.exception)
 
 
+def test_a_token_beside_mlflows_users_is_one_too_many(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(LONG)
+    done = CliRunner().invoke(serve, ["--auth", "mlflow", "--token-file", str(tmp_path / "token")])
+    assert "--auth mlflow and --token-file are two ways to let others in: give one" in str(done.exception)
+
+
 def test_a_token_comes_from_the_environment_or_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WHITEBENCH_TOKEN", raising=False)
     assert read_token(None) == ""
