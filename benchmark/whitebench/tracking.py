@@ -32,6 +32,15 @@ Point: TypeAlias = tuple[str, float, int]
 BATCH = 1000
 """Points that MLflow takes at once."""
 
+WHOLE_LOOK = 30.0
+"""Seconds between two looks at all runs of a server, at least."""
+
+OVERLAP = 60_000
+"""Milliseconds before the latest end that was seen, from which on it is asked what has ended: a run gets its last tags
+after its end, and the clocks of those who end runs may differ."""
+
+RUNNING = "attributes.status = 'RUNNING'"
+
 
 class Tracking:
     """Runs behind one MLflow tracking URI.
@@ -51,6 +60,7 @@ class Tracking:
         self._tables = None if _is_served(uri) else Tables(uri)
         self._mlflow = None if is_reader and self._tables else self._connect()
         self._inode = _inode(self._file) if self._file else 0
+        self._whole_look = 0.0
 
     @patient
     def open_run(self, experiment: str, name: str, tags: Mapping[str, str], *, parent: str | None = None) -> str:
@@ -99,14 +109,14 @@ class Tracking:
         if tables := self._readable:
             return tables.find({}, experiment=experiment, is_open=True)
         found = self._client.get_experiment_by_name(experiment)
-        return self._search([found.experiment_id], {}, status="RUNNING") if found else []
+        return self._search([found.experiment_id], {}, also=RUNNING) if found else []
 
     @patient
     def open_runs_anywhere(self, where: Mapping[str, str]) -> list[TrackedRun]:
         """Return the runs that carry all of these tags and have not been ended, whatever their experiment."""
         if tables := self._readable:
             return tables.find(where, is_open=True)
-        return self._search(self._experiments(), where, status="RUNNING")
+        return self._search(self._experiments(), where, also=RUNNING)
 
     @patient
     def end_run(self, run_id: str, status: Status) -> None:
@@ -135,18 +145,24 @@ class Tracking:
     ) -> tuple[dict[str, Mark], list[TrackedRun]]:
         """Return the marks of the runs that carry all of these tags, by id, and those of them that are news.
 
-        Deleted ones are included. News is what is open, and what has not the mark under which it was `seen`.
+        Deleted ones are included. News is what is open, and what has not the mark under which it was `seen`. A server
+        sends every run with all its metrics: between two looks at all runs, which take no more than a twentieth of the
+        time, it is asked for those that are open or have just ended. What happens to older ones (they are superseded,
+        verified, deleted) is then seen with the next look at all.
 
         Args:
             where: values of tags by name.
             keys: the tags that belong to a mark.
             seen: the marks that an earlier call returned.
         """
-        tables = self._readable
-        runs = [] if tables else self.runs_anywhere(where)
-        marks = tables.marks(where, keys) if tables else {run.run_id: run.mark(keys) for run in runs}
-        news = {run_id for run_id, mark in marks.items() if mark[0] or seen.get(run_id) != mark}
-        return marks, tables.of(sorted(news)) if tables else [run for run in runs if run.run_id in news]
+        if tables := self._readable:
+            marks = tables.marks(where, keys)
+            news = {run_id for run_id, mark in marks.items() if mark[0] or seen.get(run_id) != mark}
+            return marks, tables.of(sorted(news))
+        latest = self._look_at_latest(where, seen) if seen and time.monotonic() < self._whole_look else None
+        runs = self._look_at_all(where) if latest is None else latest
+        marks = {**({} if latest is None else seen), **{run.run_id: run.mark(keys) for run in runs}}
+        return marks, [run for run in runs if run.is_open or seen.get(run.run_id) != marks[run.run_id]]
 
     @patient
     def log_params(self, run_id: str, values: Mapping[str, object]) -> None:
@@ -248,6 +264,23 @@ class Tracking:
                 raise
             return str(found.experiment_id)
 
+    def _look_at_all(self, where: Mapping[str, str]) -> list[TrackedRun]:
+        began = time.monotonic()
+        runs = self.runs_anywhere(where)
+        ended = time.monotonic()
+        self._whole_look = ended + max(WHOLE_LOOK, 19 * (ended - began))
+        return runs
+
+    def _look_at_latest(self, where: Mapping[str, str], seen: Mapping[str, Mark]) -> list[TrackedRun] | None:
+        """Return the runs that are open and those that have just ended; None where one that was open is neither."""
+        experiments = self._experiments()
+        latest = max(int(ended or 0) for _, ended, *_ in seen.values())
+        found = self._search(experiments, where, also=RUNNING)
+        found += self._search(experiments, where, also=f"attributes.end_time >= {latest - OVERLAP}")
+        runs = {run.run_id: run for run in found}  # of one that ended in between the end counts
+        were_open = {run_id for run_id, (is_open, _, is_deleted, *_) in seen.items() if is_open and not is_deleted}
+        return list(runs.values()) if were_open <= runs.keys() else None
+
     def _experiments(self) -> list[str]:
         """Return the ids of all experiments, deleted ones included."""
         from mlflow.entities import ViewType
@@ -262,10 +295,10 @@ class Tracking:
                 return ids
 
     def _search(
-        self, experiments: Sequence[str], where: Mapping[str, str], *, view: int = 1, status: str = ""
+        self, experiments: Sequence[str], where: Mapping[str, str], *, view: int = 1, also: str = ""
     ) -> list[TrackedRun]:
         wanted = [f"tags.`{name}` = '{value}'" for name, value in where.items()]
-        query = " and ".join([*wanted, *([f"attributes.status = '{status}'"] if status else [])])
+        query = " and ".join([*wanted, *([also] if also else [])])
         runs: list[TrackedRun] = []
         token: str | None = None
         while True:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whitebench.catalog import Catalog, load_catalog
-from whitebench.errors import LostResultError, UnknownNameError, WhitebenchError, near_misses
+from whitebench.errors import LostResultError, StoreError, UnknownNameError, WhitebenchError, near_misses
 from whitebench.identity import CellName
 from whitebench.ledger import Ledger, overrides_of
 from whitebench.result import CellRecord
@@ -128,17 +128,29 @@ class Reader:
         self._lock = threading.RLock()
         self._looked = float("-inf")
         self._held: tuple[Shelf, ...] | None = None
+        self._trouble = ""
         self._kept: dict[Key, _Kept] = {}
         self._changed: set[Key] = set()
         self._generations: Counter[Key] = Counter()
 
     def refresh(self) -> None:
-        """Look at the store again, unless that was done a moment ago; what has changed is read anew when asked for."""
+        """Look at the store again, unless that was done a moment ago; what has changed is read anew when asked for.
+
+        Raises:
+            StoreError: it cannot be read, or could not a moment ago: of all who ask one alone waits for it.
+        """
         with self._lock:
-            if time.monotonic() - self._looked < PAUSE:
-                return
-            self._changed |= self._source.refresh()
-            self._looked = time.monotonic()
+            if time.monotonic() - self._looked >= PAUSE:
+                self._trouble = ""
+                try:
+                    self._changed |= self._source.refresh()
+                except StoreError as error:
+                    self._trouble = str(error)
+                    raise
+                finally:
+                    self._looked = time.monotonic()
+            elif self._trouble:
+                raise StoreError(self._trouble)
 
     def hold(self, shelves: Sequence[Shelf]) -> None:
         """From now on show these boards only, and look at the store no more for what has changed."""

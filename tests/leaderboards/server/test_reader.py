@@ -10,7 +10,7 @@ import pytest
 from tests.leaderboards.conftest import World
 from tests.leaderboards.server.conftest import TINY, Held
 from whitebench.catalog import Catalog
-from whitebench.errors import WhitebenchError
+from whitebench.errors import BusyStoreError, StoreError, WhitebenchError
 from whitebench.store import Store
 from whitebench_leaderboards.server.reader import NotHereError, Reader
 from whitebench_leaderboards.server.source import Key
@@ -40,6 +40,26 @@ def test_the_store_is_looked_at_once_a_moment_however_many_ask(
     for _ in range(5):
         reader.refresh()
     assert len(looks) == 1
+
+
+def test_of_all_who_ask_while_the_store_is_away_one_waits_for_it(
+    held: Held, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    def wait_in_vain() -> frozenset[Key]:
+        tries.append(1)
+        raise BusyStoreError("it does not answer")
+
+    monkeypatch.setattr(held, "refresh", wait_in_vain)
+    monkeypatch.setattr("whitebench_leaderboards.server.reader.PAUSE", 60.0)
+    for _ in range(5):
+        with pytest.raises(StoreError, match="it does not answer"):
+            reader.refresh()
+    assert len(tries) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr("whitebench_leaderboards.server.reader.PAUSE", 0.0)
+    reader.refresh()
 
 
 def test_overrides_that_the_store_has_no_cells_of_are_refused(held: Held, reader: Reader) -> None:
