@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from whitebench import tracking as room
 from whitebench.store import Store
+from whitebench.tables import Mark, TrackedRun
 from whitebench.tags import Tag
 from whitebench.tracking import Tracking
 
@@ -24,15 +25,15 @@ class Served:
     def __init__(self, store: Store) -> None:
         self.tracking, self.writer, self.sent = Tracking(store.tracking.uri), store.tracking, 0
         self.tracking._tables = None
-        self.marks: dict[str, room.Mark] = {}
+        self.marks: dict[str, Mark] = {}
         search = self.tracking._search
 
-        def counted(*arguments: object, **options: object) -> list[room.TrackedRun]:
+        def counted(*arguments: object, **options: object) -> list[TrackedRun]:
             found = search(*arguments, **options)  # type: ignore[arg-type]
             self.sent += len(found)
             return found
 
-        self.tracking._search = counted  # type: ignore[method-assign,assignment]
+        self.tracking._search = counted  # type: ignore[method-assign]
 
     def open(self, name: str) -> str:
         return self.writer.open_run("suite", name, {**CELLS, Tag.STATE: "running"})
