@@ -24,6 +24,7 @@ perf: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.perf.harness
 	$(BIN)/python -m tests.perf.models
 	$(BIN)/python -m tests.perf.gpu
+	$(BIN)/python -m tests.perf.sizes
 	$(BIN)/python -m tests.perf.svm
 	$(BIN)/python -m tests.perf.looking
 	$(BIN)/python -m tests.perf.board

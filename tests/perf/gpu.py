@@ -49,13 +49,13 @@ def measure_crate(preset: str, batch: int) -> list[Line]:
     images = torch.randn(batch, *SHAPE, device="cuda")
     apart = _apart(ours, theirs, images)  # before the steps train each of them for itself
     factor = torch.randn(PRODUCT, PRODUCT, device="cuda", dtype=torch.bfloat16)
-    textbook, forward, product = _in_turns(
-        partial(_forward, theirs, images), partial(_forward, ours, images), lambda: torch.mm(factor, factor)
+    textbook, forward, product = measured_in_turns(
+        partial(forward_pass, theirs, images), partial(forward_pass, ours, images), lambda: torch.mm(factor, factor)
     )
     at_peak = [seconds * batch * count_macs(ours, SHAPE) / PRODUCT**3 for seconds in product]
-    steps = [_training_step(model, images) for model in (theirs, ours)]
-    textbook_step, step = _in_turns(*steps)
-    textbook_peak, peak = ([_peak_of(one)] for one in steps)
+    steps = [training_step(model, images) for model in (theirs, ours)]
+    textbook_step, step = measured_in_turns(*steps)
+    textbook_peak, peak = ([peak_of(one)] for one in steps)
     of = f"CRATE ({preset}), {batch} images"
     return [
         Line(what=f"{of}: the textbook's forward pass / ours", aim=1.5, is_least=True, first=textbook, second=forward,
@@ -74,9 +74,9 @@ def measure_compiled(preset: str, batch: int) -> list[Line]:
     """Take a compiled training step against the textbook's, which is plain, and against that one compiled."""
     ours, theirs = (model.cuda() for model in copy.deepcopy(pair(preset)))
     images = torch.randn(batch, *SHAPE, device="cuda")
-    steps = [_training_step(model, images) for model in (theirs, compiled(theirs), compiled(ours))]
-    plain, theirs_compiled, ours_compiled = _in_turns(*steps)
-    plain_peak, _, ours_peak = ([_peak_of(step)] for step in steps)
+    steps = [training_step(model, images) for model in (theirs, compiled(theirs), compiled(ours))]
+    plain, theirs_compiled, ours_compiled = measured_in_turns(*steps)
+    plain_peak, _, ours_peak = ([peak_of(step)] for step in steps)
     of = f"CRATE ({preset}), {batch} images"
     return [
         Line(what=f"{of}: the textbook's training step / ours compiled", aim=1.6, is_least=True,
@@ -94,22 +94,24 @@ def measure_tost() -> list[Line]:
     for name in SPECS:
         for tokens, side in SIDES.items():
             model, images = build(name, side).cuda(), torch.randn(TOST_BATCH, 3, side, side, device="cuda")
-            forwards[name, tokens] = partial(_forward, copy.deepcopy(model).eval(), images)
-            peaks[name, tokens] = [_peak_of(_training_step(model, images))]
-    seconds = dict(zip(forwards, _in_turns(*forwards.values()), strict=True))
+            forwards[name, tokens] = partial(forward_pass, copy.deepcopy(model).eval(), images)
+            peaks[name, tokens] = [peak_of(training_step(model, images))]
+    seconds = dict(zip(forwards, measured_in_turns(*forwards.values()), strict=True))
     return [
         *by_tokens(f"forward pass of {TOST_BATCH} images", seconds, unit="s"),
         *by_tokens(f"training step of {TOST_BATCH} images", peaks, unit="GiB"),
     ]
 
 
-def _forward(model: nn.Module, images: Tensor) -> Tensor:
+def forward_pass(model: nn.Module, images: Tensor) -> Tensor:
+    """Return logits, in bf16 and without a gradient."""
     with torch.inference_mode(), torch.autocast("cuda", dtype=torch.bfloat16):
         logits: Tensor = model(images)
         return logits
 
 
-def _training_step(model: nn.Module, images: Tensor) -> Callable[[], None]:
+def training_step(model: nn.Module, images: Tensor) -> Callable[[], None]:
+    """Return what does one step of AdamW."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
     labels = torch.arange(len(images), device="cuda") % CLASSES
 
@@ -128,11 +130,11 @@ def _apart(ours: nn.Module, theirs: nn.Module, images: Tensor) -> str:
     few = images[:8]
     with torch.inference_mode():
         exact = copy.deepcopy(theirs).double()(few.double())
-        errors = [float((_forward(model, few) - exact).abs().max() / exact.abs().max()) for model in (ours, theirs)]
+        errors = [float((forward_pass(model, few) - exact).abs().max() / exact.abs().max()) for model in (ours, theirs)]
     return "largest error of a logit, of the largest logit: ours {:.1e}, the textbook's {:.1e}".format(*errors)
 
 
-def _in_turns(*works: Callable[[], object]) -> list[list[float]]:
+def measured_in_turns(*works: Callable[[], object]) -> list[list[float]]:
     """Return the seconds of one piece of each work, measured in turns after two rounds that do not count."""
     measures = [partial(_seconds_of, work) for work in works]
     in_turns(2, *measures)
@@ -148,7 +150,7 @@ def _seconds_of(work: Callable[[], object]) -> float:
     return (time.perf_counter() - began) / WORK
 
 
-def _peak_of(work: Callable[[], object]) -> float:
+def peak_of(work: Callable[[], object]) -> float:
     """Return the GPU memory that work takes beyond what is held before, in GiB: once it has been done before."""
     work()
     torch.cuda.empty_cache()
