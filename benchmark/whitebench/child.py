@@ -38,6 +38,10 @@ DUMP = signal.SIGUSR1
 """The signal at which a fit writes to its log where it is, and ends."""
 
 
+OUTSIDE = (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
+"""Signals from outside that end a fit, and what it starts."""
+
+
 def run_child(plan: FitPlan, channel: Connection[Any, Any], lifeline: Connection[Any, Any], beats: Any) -> None:
     """Run a fit in its own process: everything it prints goes to its log, how it ended to the conductor.
 
@@ -65,6 +69,8 @@ def run_question(
 ) -> None:
     """Ask `question` about a plan in its own process: what it raised goes to the conductor, what it printed nowhere."""
     os.setpgid(0, 0)
+    for number in OUTSIDE:
+        signal.signal(number, signal.SIG_DFL)  # the server is deaf to them
     _hold(lifeline, plan)
     _silence()
     try:
@@ -143,12 +149,11 @@ def _log_to(file: Path) -> None:
 def _say_where_on_the_way_out(log: int) -> None:
     """Let every signal that can be caught write to the log where the fit is, then end it."""
     faulthandler.enable(file=log)
-    outside = (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
-    for number in (DUMP, *outside):
+    for number in (DUMP, *OUTSIDE):
         signal.signal(number, signal.SIG_DFL)
         faulthandler.register(number, file=log, chain=True)
     # What a fit forks (a pool's workers) shall end at `terminate()` without a word.
-    os.register_at_fork(after_in_child=lambda: [signal.signal(number, signal.SIG_DFL) for number in outside])
+    os.register_at_fork(after_in_child=lambda: [signal.signal(number, signal.SIG_DFL) for number in OUTSIDE])
 
 
 def _outcome(plan: FitPlan, channel: Connection[Any, Any]) -> Outcome:

@@ -20,7 +20,7 @@ from multiprocessing import connection
 from multiprocessing.forkserver import _forkserver, ensure_running
 from typing import Any, cast
 
-from whitebench import kin
+from whitebench import interruption, kin
 from whitebench.child import DUMP, MIB, run_child, run_question
 from whitebench.fault import kind_of_exit
 from whitebench.fit import LOG, Answer, FitPlan, Fitted, Message, Outcome, Pruned
@@ -244,7 +244,7 @@ class Launcher:
         self._fits: weakref.WeakSet[RunningFit] = weakref.WeakSet()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(PRELOADED))
-        with _deaf_to_ctrl_c():  # the server is born deaf to it: Ctrl-C is for the conductor to handle
+        with _deaf():  # the server is born so: Ctrl-C, or a scheduler's SIGTERM to all, is for the conductor to handle
             ensure_running()
         atexit.register(self.close)  # before multiprocessing's own, which would wait for fits to end by themselves
 
@@ -320,15 +320,16 @@ def _comes_true(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 @contextlib.contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
+def _deaf() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may say what a signal does
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in interruption.SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _do_nothing() -> None:

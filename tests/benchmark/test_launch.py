@@ -583,6 +583,9 @@ if __name__ == "__main__":
         time.sleep(600)
     while not all((folder / f"{how}-pids").exists() for how in ("hang", "grab")):
         time.sleep(0.02)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(server, number)
+    print("fits that ended with signals to all:", len(wait_for(fits, 0.5)), flush=True)
     os.kill(server, signal.SIGKILL)
     for fit in fits:
         wait_for([fit], 30.0)
@@ -595,14 +598,15 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_when_the_server_is_killed_its_fits_say_so_and_the_next_has_a_new_one(
+def test_the_server_outlives_signals_to_all_and_where_it_is_killed_its_fits_say_so_and_the_next_has_a_new_one(
     plugin: Path, culprit: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "conductor.py"
     script.write_text(CONDUCTOR, encoding="utf-8")
     command = [sys.executable, str(script), "goes on", str(plugin), str(culprit), str(tmp_path)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=120)
-    *pids, first, second, last = done.stdout.splitlines()
+    *pids, ended, first, second, last = done.stdout.splitlines()
+    assert ended == "fits that ended with signals to all: 0"
     assert first == second == "killed the server that starts fits was ended, and its fits with it"
     assert last == "warm"
     everybody = [*map(int, pids), *brought_up(tmp_path / "hang-pids"), *brought_up(tmp_path / "grab-pids")]
