@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import scipy.stats
 from numpy.typing import NDArray
 
 from whitebench.result import CellRecord
 from whitebench_leaderboards.board import Board, make_board
-from whitebench_leaderboards.tradeoff import measures, tradeoff, undominated
+from whitebench_leaderboards.tradeoff import _on_cost, measures, tradeoff, undominated
 
 if TYPE_CHECKING:
     from tests.leaderboards.conftest import World
@@ -69,3 +70,20 @@ def test_only_what_has_a_better_direction_and_stands_in_two_entries_can_be_trade
     made = make_board(world.full(), world.heading())
     assert measures(made, "digits") == ["cross-entropy", "calibration-error"]
     assert tradeoff(made, "digits", "unknown") is None
+
+
+def test_a_cost_is_compared_over_the_seeds_that_both_have_and_each_pair_by_itself(world: World) -> None:
+    records = [
+        world.record(label, seed, 0.9, scores=[world.score("cross-entropy", value)])
+        for label, values in {"a": [0.10, 0.30, 0.20], "b": [0.20, None, 0.31], "c": [0.15, 0.25, None]}.items()
+        for seed, value in enumerate(values)
+        if value is not None
+    ]
+    made = make_board(records, world.heading())
+    sides = [next(one for one in entry.scores) for entry in made.entries]
+    chances = dict(zip([entry.contestant for entry in made.entries], _on_cost(sides), strict=True))
+    order = [entry.contestant for entry in made.entries]
+    for first, second, each in (("a", "b", [0.10, 0.11]), ("a", "c", [0.05, -0.05]), ("b", "c", [-0.05])):
+        expected = scipy.stats.ttest_1samp(each, 0.0, alternative="greater").pvalue if len(each) > 1 else 1.0
+        assert chances[first][order.index(second)] == pytest.approx(1 - expected)
+        assert chances[second][order.index(first)] == pytest.approx(expected)
