@@ -53,7 +53,7 @@ def make_cells(reader: Reader, press: Press, site: Site) -> APIRouter:
                 "spec": spec,
                 "options": options,
                 "recipe": ledger.suite.recipe_of(planned) if planned and has_recipe else None,
-                "pairings": pair_up(made, [label]),
+                "pairings": pair_up(made, [label], reader.sheets(name, overrides)),
                 "rivals": rivals_of(made, label),
                 "records": records,
                 "past": past,
@@ -121,7 +121,7 @@ def make_cells(reader: Reader, press: Press, site: Site) -> APIRouter:
                 "board": made,
                 "labels": labels,
                 "everyone": list(dict.fromkeys(entry.contestant for entry in made.entries)),
-                "pairings": pair_up(made, labels) if labels else [],
+                "pairings": pair_up(made, labels, reader.sheets(name, overrides)) if labels else [],
                 "charts": charts,
                 "overrides": overrides,
             }

@@ -9,8 +9,11 @@ from itertools import combinations
 from whitebench_leaderboards.board import Board
 from whitebench_leaderboards.entry import distinct
 from whitebench_leaderboards.notation import SHARE, Quantity, percent, plus_minus
-from whitebench_leaderboards.sheet import Field, Sheet, sheets_of
+from whitebench_leaderboards.sheet import Field, Sheet
 from whitebench_leaderboards.statistics import Difference
+
+MOST_RIVALS = 5
+"""Contestants, each the best of a task, that another one is compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +43,10 @@ class Pairing:
     """A row per column of the sheet, a field per contestant."""
 
 
-def pair_up(board: Board, labels: Sequence[str]) -> list[Pairing]:
-    """Return how the contestants `labels` stand to each other, task by task."""
+def pair_up(board: Board, labels: Sequence[str], sheets: Sequence[Sheet]) -> list[Pairing]:
+    """Return how the contestants `labels` stand to each other, task by task; `sheets` are those of the board."""
     pairings = []
-    for sheet, task in zip(sheets_of(board), distinct(entry.task for entry in board.entries), strict=True):
+    for sheet, task in zip(sheets, distinct(entry.task for entry in board.entries), strict=True):
         rows = zip(board.of_task(task), sheet.rows, strict=True)
         found = [(entry.contestant, row) for entry, row in rows if entry.contestant in labels]
         ordered = tuple(label for label, _ in found)
@@ -62,14 +65,15 @@ def pair_up(board: Board, labels: Sequence[str]) -> list[Pairing]:
 def rivals_of(board: Board, label: str) -> dict[str, tuple[str, str]]:
     """Return whom a contestant is to be compared with, each with both of them in the board's order.
 
-    On every task that is the best; whom the best is compared with is the next.
+    On every task that is the best; whom the best is compared with is the next. Of many tasks' best the first few.
     """
     order = distinct(entry.contestant for entry in board.entries)
     rivals = []
     for task in distinct(entry.task for entry in board.entries if entry.contestant == label):
         ranked = [entry.contestant for entry in board.of_task(task) if entry.rank]
         rivals += [one for one in ranked[:2] if one != label][:1]
-    return {one: (min(one, label, key=order.index), max(one, label, key=order.index)) for one in distinct(rivals)}
+    first = distinct(rivals)[:MOST_RIVALS]
+    return {one: (min(one, label, key=order.index), max(one, label, key=order.index)) for one in first}
 
 
 def _pair(board: Board, task: str, first: str, second: str) -> Pair:

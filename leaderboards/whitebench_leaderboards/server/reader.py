@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from whitebench.catalog import Catalog, load_catalog
 from whitebench.errors import LostResultError, StoreError, UnknownNameError, WhitebenchError, near_misses
@@ -26,6 +27,7 @@ from whitebench_leaderboards.garbage import keeping
 from whitebench_leaderboards.index import Index
 from whitebench_leaderboards.server.discretion import discreet, discreet_ledger
 from whitebench_leaderboards.server.source import Key, Source
+from whitebench_leaderboards.sheet import Sheet, sheets_of
 
 if TYPE_CHECKING:
     from whitebench.reading import Picture
@@ -38,6 +40,9 @@ PATIENCE = 2.0
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 """Epochs and values by the curve's name."""
+
+
+Found = TypeVar("Found")
 
 
 class NotHereError(WhitebenchError):
@@ -97,6 +102,16 @@ class _Kept:
     """As it may be shown."""
     board: Board
 
+    @cached_property
+    def sheets(self) -> tuple[Sheet, ...]:
+        """The board in writing."""
+        return sheets_of(self.board)
+
+    @cached_property
+    def records(self) -> Mapping[CellName, CellRecord]:
+        """Every cell by its name."""
+        return {record.cell: record for record in self.ledger.records}
+
 
 class Reader:
     """What a store has, by suites that are known by name or by the files given; may be asked by several threads."""
@@ -129,6 +144,7 @@ class Reader:
         self._looked = float("-inf")
         self._held: tuple[Shelf, ...] | None = None
         self._trouble = ""
+        self._told: dict[Hashable, Any] = {}
         self._kept: dict[Key, _Kept] = {}
         self._changed: set[Key] = set()
         self._generations: Counter[Key] = Counter()
@@ -153,7 +169,7 @@ class Reader:
                 raise StoreError(self._trouble)
 
     def hold(self, shelves: Sequence[Shelf]) -> None:
-        """From now on show these boards only, and look at the store no more for what has changed."""
+        """From now on show these boards only, and look at the store no more for what has changed; once for a detail."""
         with self._lock:
             self._held, self._looked = tuple(shelves), float("inf")
 
@@ -181,6 +197,10 @@ class Reader:
         """Return the ranked rows of a suite; raises as `ledger` does."""
         return self._read((suite, overrides)).board
 
+    def sheets(self, suite: str, overrides: str = "") -> tuple[Sheet, ...]:
+        """Return the board in writing; raises as `ledger` does."""
+        return self._read((suite, overrides)).sheets
+
     def generation(self, suite: str, overrides: str = "") -> int:
         """Return a number that is another one whenever a board or one of its cells is; raises as `ledger` does."""
         self._read((suite, overrides))
@@ -195,8 +215,7 @@ class Reader:
     def record(self, suite: str, overrides: str, contestant: str, task: str, seed: int) -> CellRecord:
         """Return one cell; raises as `ledger` does, and NotHereError where the suite has no such cell."""
         name = CellName(suite=suite, contestant=contestant, task=task, seed=seed)
-        ledger = self.ledger(suite, overrides)
-        found = next((record for record in ledger.records if record.cell == name), None)
+        found = self._read((suite, overrides)).records.get(name)
         if found is None:
             raise NotHereError(f"suite {suite} has no cell {name}")
         return found
@@ -212,8 +231,8 @@ class Reader:
 
     def curves(self, record: CellRecord, primary: str) -> Curves:
         """Return what a cell's run logged of each epoch; of a running one as far as it is."""
-        store = self._open_store()
-        return store.curves(record.run_id, primary) if store and record.run_id else {}
+        store, run_id = self._open_store(), record.run_id
+        return self._once(("curves", run_id), lambda: store.curves(run_id, primary)) if store and run_id else {}
 
     def pictures(self, record: CellRecord) -> Mapping[str, Picture]:
         """Return what a cell's readings are drawn from."""
@@ -228,7 +247,7 @@ class Reader:
     def past(self, suite: str, overrides: str, contestant: str) -> list[Past]:
         """Return every run of a contestant's cells, the latest first."""
         store, primary = self._open_store(), self.board(suite, overrides).heading.primary
-        stored = store.cells(suite, overrides) if store else []
+        stored = self._once(("cells", suite, overrides), lambda: store.cells(suite, overrides)) if store else []
         return [
             Past(
                 cell=one.cell,
@@ -242,6 +261,15 @@ class Reader:
             for one in reversed(stored)
             if one.cell.contestant == contestant
         ]
+
+    def _once(self, key: Hashable, ask: Callable[[], Found]) -> Found:
+        """Return what the store answers, and while boards are held the same whenever it is asked again."""
+        if self._held is None:
+            return ask()
+        if key not in self._told:
+            self._told[key] = ask()
+        found: Found = self._told[key]
+        return found
 
     def _shelf(self, key: Key, *, is_stored: bool) -> Shelf:
         suite, overrides = key
