@@ -35,6 +35,14 @@ def commands() -> list[str]:
     return [command for command in typed if command not in ("make test", "make check")]
 
 
+def test_every_picture_is_there_is_small_and_is_told_in_words() -> None:
+    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", README)
+    assert len(pictures) == 2
+    for words, file in pictures:
+        assert (ROOT / file).stat().st_size < 200_000
+        assert len(words) > 80
+
+
 def test_the_example_model_is_the_one_in_the_examples_folder() -> None:
     shown, *_ = blocks("python")
     assert shown == (ROOT / "examples" / "my_model.py").read_text(encoding="utf-8")
