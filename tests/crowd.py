@@ -24,8 +24,8 @@ from tests.conftest import person
 
 READERS = 50
 
-ANSWER = 30.0
-"""Seconds in which a server answers, or is taken to have failed."""
+ANSWER = 120.0
+"""Seconds in which a server answers, however busy the machine is, or is taken to have failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class Crowd:
         """Let each hear its last answer, and go."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(2 * ANSWER)
+            thread.join(ANSWER)
         self.seconds = time.monotonic() - self._began
 
     @property
