@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 from whitebench.catalog import load_catalog
 from whitebench.plugin import LOCAL_PREFIX
-from whitebench.source import Source, normal_form, source_of, versions_of
+from whitebench.source import Source, _providers, normal_form, source_of, versions_of
 
 PLUGIN = '''\
 """A docstring."""
@@ -158,3 +159,8 @@ def test_versions_are_of_distributions_without_their_build_tag() -> None:
     found = versions_of(frozenset({"torch", "sklearn", "no_such_package"}))
     assert found["torch"] == torch.__version__.partition("+")[0]
     assert list(found) == ["scikit-learn", "torch"]
+
+
+def test_who_provides_a_package_is_what_pythons_own_slower_way_says() -> None:
+    expected = {package: set(names) for package, names in packages_distributions().items()}
+    assert {package: {one.name for one in found} for package, found in _providers().items()} == expected
