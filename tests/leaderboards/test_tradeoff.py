@@ -73,9 +73,10 @@ def test_only_what_has_a_better_direction_and_stands_in_two_entries_can_be_trade
 
 
 def test_a_cost_is_compared_over_the_seeds_that_both_have_and_each_pair_by_itself(world: World) -> None:
+    costs: dict[str, list[float | None]] = {"a": [0.10, 0.30, 0.20], "b": [0.20, None, 0.31], "c": [0.15, 0.25, None]}
     records = [
         world.record(label, seed, 0.9, scores=[world.score("cross-entropy", value)])
-        for label, values in {"a": [0.10, 0.30, 0.20], "b": [0.20, None, 0.31], "c": [0.15, 0.25, None]}.items()
+        for label, values in costs.items()
         for seed, value in enumerate(values)
         if value is not None
     ]
