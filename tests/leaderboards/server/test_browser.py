@@ -150,7 +150,7 @@ def test_new_results_appear_without_a_reload_and_leave_the_reader_where_he_is(
     search = page.get_by_label("Search")
     search.fill("e")
     held.change([*world.full(), *world.entry("newcomer", [0.99, 0.98, 0.97])])
-    expect(page.locator("#board .name", has_text="newcomer")).to_be_visible(timeout=30_000)
+    expect(page.locator("#board .name", has_text="newcomer")).to_be_visible()
     assert page.evaluate("window.isTheSamePage")
     expect(page.get_by_label("compare vit")).to_be_checked()
     expect(search).to_have_value("e")
@@ -163,9 +163,9 @@ def test_new_results_appear_without_a_reload_and_leave_the_reader_where_he_is(
 
 def test_a_server_that_was_away_is_said_and_forgotten(page: Page) -> None:
     page.route("**/suite/tiny", lambda route: route.abort())
-    expect(page.locator("#live")).to_have_text("No connection to the server", timeout=30_000)
+    expect(page.locator("#live")).to_have_text("No connection to the server")
     page.unroute("**/suite/tiny")
-    expect(page.locator("#live")).to_be_hidden(timeout=30_000)
+    expect(page.locator("#live")).to_be_hidden()
 
 
 def ratio(foreground: str, background: str) -> float:

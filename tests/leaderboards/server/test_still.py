@@ -203,13 +203,13 @@ def test_a_reader_comes_from_the_suites_to_a_cells_charts_and_figures(page: Page
     page.locator("#board .entry .name a", has_text="vit").first.click()
     expect(page.get_by_role("heading", level=1)).to_have_text("vit")
     page.get_by_role("link", name="0", exact=True).first.click()
-    expect(page.locator(".chart .main-svg").first).to_be_visible(timeout=30_000)
+    expect(page.locator(".chart .main-svg").first).to_be_visible()
     figure = page.locator(".pictures img")
     figure.scroll_into_view_if_needed()
     page.wait_for_function("document.querySelector('.pictures img').naturalWidth > 100")
     page.get_by_role("link", name="tiny").click()
-    page.get_by_role("link", name="charts").click()
-    expect(page.locator(".chart .main-svg").first).to_be_visible(timeout=30_000)
+    page.get_by_role("link", name="charts", exact=True).click()
+    expect(page.locator(".chart .main-svg").first).to_be_visible()
     assert page.locator(".chart", has_text="accuracy against cross-entropy").count() == 1
     page.get_by_role("link", name="whitebench").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Suites")
@@ -220,7 +220,7 @@ def test_two_are_side_by_side_with_their_curves(page: Page, site: str) -> None:
     page.goto(f"{site}/suite/tiny/contestant/slow.html")
     page.get_by_role("link", name="vit").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("vit, slow")
-    expect(page.locator(".chart .main-svg").first).to_be_visible(timeout=30_000)
+    expect(page.locator(".chart .main-svg").first).to_be_visible()
 
 
 @pytest.mark.parametrize("where", ["file"])
