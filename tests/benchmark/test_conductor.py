@@ -700,7 +700,11 @@ def test_killed_stopped_and_refused_on_the_command_line(
 
 @pytest.mark.slow
 def test_four_conductors_two_of_them_killed_do_each_trial_and_each_cell_once(
-    typed: Callable[..., subprocess.Popen[str]], world: World, write_suite: WriteSuite, tmp_path: Path
+    typed: Callable[..., subprocess.Popen[str]],
+    world: World,
+    write_suite: WriteSuite,
+    tmp_path: Path,
+    new_store: NewStore,
 ) -> None:
     suite = write_suite("tiny", "searching", seeds=4, trials=4)
     with ExitStack() as stack:
@@ -721,11 +725,8 @@ def test_four_conductors_two_of_them_killed_do_each_trial_and_each_cell_once(
     assert world.store.claims.living() == {}
     assert [one for end in ends for one in end.splitlines() if "elsewhere" in one]
     shared = numbers(world.ledger(suite))
-    other = tmp_path / "other"
-    other.mkdir()
-    with typed(suite, "--store", f"sqlite:///{other}/whitebench.db") as alone:
-        assert alone.wait(120) == 0
-    world.store = Store(f"sqlite:///{other}/whitebench.db")
+    world.store = new_store(tmp_path / "other")
+    world.run(suite)  # alone
     assert numbers(world.ledger(suite)) == shared
 
 

@@ -33,18 +33,18 @@ def register_models():
 
 @pytest.mark.slow
 def test_it_has_the_numbers_of_an_isolated_fit_and_no_measured_costs(
-    write_suite: WriteSuite, plugin: Path, tmp_path: Path, type_in: Type
+    write_suite: WriteSuite, plugin: Path, tmp_path: Path, type_in: Type, type_here: Type
 ) -> None:
     suite = write_suite("searching", trials=2, seeds=2)
     one = ("-m", "searching", "--seeds", "1-1", "--plugin", str(plugin))
 
-    def cell(store: str, *options: str) -> CellRecord:
-        done = type_in("whitebench", "run", str(suite), *one, *options, "--store", store)
+    def cell(type_it: Type, store: str, *options: str) -> CellRecord:
+        done = type_it("whitebench", "run", str(suite), *one, *options, "--store", store)
         assert done.returncode == 0, done.stderr
         return read_ledger(str(suite), store=store, plugins=[plugin]).records[1]
 
-    isolated = cell(f"sqlite:///{tmp_path}/isolated.db").result
-    here = cell(f"sqlite:///{tmp_path}/here/here.db", "--in-process").result
+    isolated = cell(type_here, f"sqlite:///{tmp_path}/isolated.db").result
+    here = cell(type_in, f"sqlite:///{tmp_path}/here/here.db", "--in-process").result
     assert isolated is not None
     assert here is not None
     for what in ("scores", "predictions_sha256", "weights_sha256", "validation", "identity"):
@@ -70,9 +70,9 @@ def test_a_breakpoint_stops_in_the_terminal_and_leaving_the_debugger_stops_the_r
 
 
 def test_more_than_one_cell_is_refused_with_how_to_narrow_it(
-    write_suite: WriteSuite, plugin: Path, type_in: Type
+    write_suite: WriteSuite, plugin: Path, type_here: Type
 ) -> None:
-    done = type_in("whitebench", "run", str(write_suite(seeds=2)), "--plugin", str(plugin), "--in-process")
+    done = type_here("whitebench", "run", str(write_suite(seeds=2)), "--plugin", str(plugin), "--in-process")
     assert done.returncode == 2
     assert (
         "--in-process trains one cell, and this selects 2: narrow it, as in -m tiny -t blobs --seeds 0-0" in done.stderr

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import create_trial
+from sqlalchemy import Engine, event
 
 from tests.conftest import Type
 from whitebench.errors import BusyStoreError, StoreError
@@ -76,6 +77,19 @@ def test_a_store_that_is_locked_for_a_while_is_waited_for(tmp_path: Path, new_st
     assert store.tracking.run(run_id).tags["whitebench.state"] == "running"
 
 
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Let MLflow ask for a lock for 0.1 s, where it asks for 20."""
+
+    def shorten(_connection: object, _cursor: object, statement: str, given: object, *_: object) -> tuple[str, object]:
+        return statement.replace("PRAGMA busy_timeout = 20000", "PRAGMA busy_timeout = 100"), given
+
+    event.listen(Engine, "before_cursor_execute", shorten, retval=True)
+    yield
+    event.remove(Engine, "before_cursor_execute", shorten)
+
+
+@pytest.mark.usefixtures("hasty")
 def test_a_store_that_stays_locked_says_so(tmp_path: Path, new_store: NewStore) -> None:
     store = Store(new_store(tmp_path).tracking.uri, patience=0.0)
     store.claims.take("cell/a")
@@ -160,7 +174,7 @@ def test_trials_of_a_newer_version_of_optuna_say_so(tmp_path: Path) -> None:
         Storage.of_store(f"sqlite:///{tmp_path}/whitebench.db").find("s")
 
 
-def test_a_server_that_nobody_answers_at_is_said_at_once(type_in: Type) -> None:
+def test_a_server_that_nobody_answers_at_is_said_at_once(type_here: Type) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -169,7 +183,7 @@ def test_a_server_that_nobody_answers_at_is_said_at_once(type_in: Type) -> None:
             BusyStoreError, match=rf"the store at 127.0.0.1:{port} does not answer \(Connection refused"
         ):
             Store(uri, patience=0.0)
-    told = type_in("whitebench", "status", "smoke", "--store", f"http://127.0.0.1:{port}")
+    told = type_here("whitebench", "status", "smoke", "--store", f"http://127.0.0.1:{port}")
     assert told.returncode == 2
     assert "does not answer" in told.stderr
     assert "Traceback" not in told.stderr
@@ -263,6 +277,7 @@ def test_a_full_disk_is_said_in_one_message_and_the_next_run_goes_on(
     tmp_path: Path,
     new_store: NewStore,
     type_in: Type,
+    type_here: Type,
     moment: str,
     left: int,
 ) -> None:
@@ -280,9 +295,9 @@ def test_a_full_disk_is_said_in_one_message_and_the_next_run_goes_on(
         if moment == "TestOpened":
             assert "Nothing is lost: the result of blobs/tiny[width=20000]/blobs/0 waits in" in said
         (disk / "filler").unlink()
-        again = type_in("whitebench", "run", *items)
+        again = type_here("whitebench", "run", *items)
         if again.returncode == 1:  # what has failed is done again on demand
-            again = type_in("whitebench", "retry", *items)
+            again = type_here("whitebench", "retry", *items)
         assert again.returncode == 0, again.stdout + again.stderr
         assert ("its result had waited for the store and is in it now" in again.stdout) is (moment == "TestOpened")
         [record] = read_ledger(str(suite), store=store, plugins=[plugin]).records
@@ -293,14 +308,14 @@ def test_a_full_disk_is_said_in_one_message_and_the_next_run_goes_on(
 
 @pytest.mark.slow
 def test_a_disk_that_became_read_only_is_said_to_be(
-    write_suite: WriteSuite, plugin: Path, tmp_path: Path, new_store: NewStore, type_in: Type
+    write_suite: WriteSuite, plugin: Path, tmp_path: Path, new_store: NewStore, type_here: Type
 ) -> None:
     suite = write_suite(trials=0, seeds=1)
     disk = tmp_path / "disk"
     with small_disk(disk, "16m"):
         store = empty_store(disk, new_store, tmp_path / "template")
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        told = type_in("whitebench", "run", str(suite), "--plugin", str(plugin), "--store", store)
+        told = type_here("whitebench", "run", str(suite), "--plugin", str(plugin), "--store", store)
         assert told.returncode == 2, told.stdout + told.stderr
         assert "cannot be written" in told.stderr
         assert "Traceback" not in told.stderr

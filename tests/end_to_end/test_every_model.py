@@ -35,16 +35,16 @@ NEEDS_MORE = {"timm"}
 
 
 @pytest.mark.slow
-def test_every_model_trains_for_two_epochs_on_256_digits(tmp_path: Path, type_in: Type) -> None:
+def test_every_model_trains_for_two_epochs_on_256_digits(tmp_path: Path, type_here: Type) -> None:
     names = [spec.name for spec in items("model") if spec.head and spec.name not in NEEDS_MORE]
     contestants = [f'[[contestants]]\nmodel = "{name}"\n' for name in names]
     contestants += [
         f'[[contestants]]\nlabel = "{name}-mcr2"\nmodel = "{name}"\nobjective = "mcr2"\n' for name in ("crate", "vit")
     ]
     (tmp_path / "everyone.toml").write_text(HEAD + "\n".join(contestants), encoding="utf-8")
-    ran = type_in("whitebench", "run", "everyone.toml", "--parallel", "2")
+    ran = type_here("whitebench", "run", "everyone.toml", "--parallel", "2")
     assert ran.returncode == 0, ran.stderr
-    board = json.loads(type_in("whitebench", "board", "everyone.toml", "--format", "json").stdout)
+    board = json.loads(type_here("whitebench", "board", "everyone.toml", "--format", "json").stdout)
     entries = {entry["contestant"]: entry for entry in board["entries"]}
     assert entries.keys() == {*names, "crate-mcr2", "vit-mcr2"}
     accuracies = {name: entry["primary"]["mean"] for name, entry in entries.items()}

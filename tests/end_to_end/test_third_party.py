@@ -20,7 +20,7 @@ tasks = ["wine"]
 seeds = 2
 metrics = ["top-2-accuracy", "accuracy", "sparsity"]
 [budget]
-epochs = 4
+epochs = 2
 batch_size = 32
 trials = 2
 [recipes.plain]
@@ -50,9 +50,9 @@ def test_its_items_are_listed_under_its_own_name_and_version(site: Path, type_in
     assert listed["quarantined"] == []
 
 
-def test_without_it_the_suite_says_what_is_missing(tmp_path: Path, type_in: Type) -> None:
+def test_without_it_the_suite_says_what_is_missing(tmp_path: Path, type_here: Type) -> None:
     (tmp_path / "strange.toml").write_text(SUITE)
-    refused = type_in("whitebench", "plan", "strange.toml")
+    refused = type_here("whitebench", "plan", "strange.toml")
     assert refused.returncode == 2
     assert "unknown metric 'top-2-accuracy', did you mean 'accuracy'?" in refused.stderr
     assert "Traceback" not in refused.stderr

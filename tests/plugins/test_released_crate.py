@@ -125,12 +125,14 @@ weights = "crate.pth"
 
 
 @pytest.mark.slow
-def test_a_run_scores_the_released_weights_as_they_stand_and_trains_on_from_them(tmp_path: Path, type_in: Type) -> None:
+def test_a_run_scores_the_released_weights_as_they_stand_and_trains_on_from_them(
+    tmp_path: Path, type_here: Type
+) -> None:
     sizes: Sizes = (12, 2, 3, 4)
     weights = drawn(released_shapes(sizes, numbers=1 * 4 * 4, patches=4, classes=10))
     save_as_released(weights, tmp_path / "crate.pth")
     (tmp_path / "given.toml").write_text(SUITE, encoding="utf-8")
-    done = type_in("whitebench", "run", "given.toml")
+    done = type_here("whitebench", "run", "given.toml")
     assert done.returncode == 0, done.stdout + done.stderr
     stored = {is_trained(file): file.parent for file in tmp_path.rglob("identity.json")}
     digits = load_catalog().task("digits").spec
@@ -141,7 +143,7 @@ def test_a_run_scores_the_released_weights_as_they_stand_and_trains_on_from_them
     # One batch holds all samples, and the first step of Adam moves no weight by more than the learning rate.
     moved = max(float((trained[name] - given[name]).abs().max()) for name in given)
     assert moved == pytest.approx(1e-5, rel=0.02)
-    board = json.loads(type_in("whitebench", "board", "given.toml", "--json").stdout)
+    board = json.loads(type_here("whitebench", "board", "given.toml", "--json").stdout)
     assert {one["contestant"]: one["is_trained_elsewhere"] for one in board["entries"]} == {
         "as-it-stands": True,
         "trained-on": False,
@@ -152,11 +154,11 @@ def is_trained(identity: Path) -> bool:
     return bool(json.loads(identity.read_text(encoding="utf-8"))["contestant"]["is_trained"])
 
 
-def test_the_command_recognises_the_size_of_a_released_checkpoint(tmp_path: Path, type_in: Type) -> None:
+def test_the_command_recognises_the_size_of_a_released_checkpoint(tmp_path: Path, type_here: Type) -> None:
     shapes = released_shapes(TINY, numbers=3 * 16 * 16, patches=14 * 14, classes=1000)
     # One number, shown in every shape: the file holds 4 bytes for each weight.
     save_as_released({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, tmp_path / "crate.pth")
-    done = type_in("whitebench", "weights", "crate.pth", "--json")
+    done = type_here("whitebench", "weights", "crate.pth", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["model"] == "crate[preset=neurips-tiny]"
