@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from typing import Any
 from whitebench import memory, pulse
 from whitebench.errors import StoreError, UnknownNameError
 from whitebench.fault import failure_of
-from whitebench.fit import LOG, Answer, FitPlan, Fitted, Message, Outcome, Pruned
+from whitebench.fit import Answer, FitPlan, Fitted, Message, Outcome, Pruned
 from whitebench.kin import adopt_orphans, end_group
+from whitebench.ranks import run_ranks
 from whitebench.result import Failure
 from whitebench.transcript import size
 
@@ -53,7 +55,8 @@ def run_child(plan: FitPlan, channel: Connection[Any, Any], lifeline: Connection
     adopt_orphans()
     _hold(lifeline, plan)
     _beat_into(beats)
-    _hold_folder(plan.folder)
+    if plan.is_first:
+        _hold_folder(plan.folder)
     outcome = _outcome(plan, channel)
     with contextlib.suppress(Exception):  # the disk may be full, and a stranger may have closed them
         for stream in (sys.stdout, sys.stderr):
@@ -94,7 +97,7 @@ def _hold(lifeline: Connection[Any, Any], plan: FitPlan) -> None:
 
 
 def _watch_and_end(lifeline: Connection[Any, Any], group: int, plan: FitPlan) -> None:
-    log = plan.folder / LOG
+    log = plan.log
     most = size(log) + plan.limits.log_mib * MIB
     with contextlib.suppress(EOFError, OSError):
         while not lifeline.poll(GLANCE):
@@ -163,9 +166,12 @@ def _outcome(plan: FitPlan, channel: Connection[Any, Any]) -> Outcome:
         return answer
 
     try:
-        _log_to(plan.folder / LOG)
+        _log_to(plan.log)
         if plan.limits.memory_gib is not None:
             memory.limit_memory(plan.limits.memory_gib)
+        _choose_device(plan)
+        if plan.devices > 1 or plan.seat is not None:
+            return run_ranks(plan, partial(_run, plan), hear)
         return _run(plan, hear)
     except BaseException as error:  # whatever a stranger's model does, it is a Failure
         memory.lift_limit()
@@ -181,6 +187,7 @@ def outcome_here(plan: FitPlan, hear: Callable[[Message], Answer]) -> Outcome:
         KeyboardInterrupt: it was stopped, by Ctrl-C or from a debugger.
     """
     try:
+        _choose_device(plan)
         return _run(plan, hear)
     except StoreError:  # of the conductor, to whom the fit was just speaking
         raise
@@ -200,13 +207,16 @@ def _is_stopped(error: BaseException | None) -> bool:
     return False
 
 
+def _choose_device(plan: FitPlan) -> None:
+    if plan.is_on_cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when CUDA is first used, which nothing has done yet
+
+
 def _run(plan: FitPlan, hear: Any) -> Fitted | Pruned:
     from whitebench.catalog import load_catalog
     from whitebench.fitting import run_fit
     from whitebench.recount import recount
 
-    if plan.is_on_cpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when CUDA is first used, which nothing has done yet
     catalog = load_catalog(plan.plugins, owners=plan.owners, is_vetted=False)
     try:
         return recount(plan, catalog) if plan.purpose == "recount" else run_fit(plan, catalog, hear)

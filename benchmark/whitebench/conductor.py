@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from whitebench.catalog import Catalog
 from whitebench.contest import Contest, cell_folder, open_contests, trial_folder
@@ -79,10 +80,13 @@ class Conductor:
         parallel: int,
         tell: Tell,
         max_failures: int | None = None,
+        devices: int = 1,
+        is_on_cpu: bool = False,
     ) -> None:
         self.suite, self.catalog, self.launcher, self.store = suite, catalog, launcher, store
         self.plugins, self.parallel, self.tell = [path.resolve() for path in plugins], parallel, tell
         self.overrides, self.max_failures = canonical_overrides(overrides), max_failures
+        self.devices, self.is_on_cpu = devices, is_on_cpu
         self.logbook = Logbook(store, suite, self.overrides)
         self.storage = Storage.of_store(store.tracking.uri)
         self.spool = Spool(home)
@@ -202,9 +206,12 @@ class Conductor:
 
     def _start(self, work: Work) -> None:
         contest = work.contest
+        given: Any = {
+            "plugins": self.plugins, "work": self.spool.fits,
+            "parallel": self.parallel, "devices": self.devices, "is_on_cpu": self.is_on_cpu,
+        }  # fmt: skip
         if isinstance(work, TrialWork):
-            plan = contest.trial_plan(work.number, plugins=self.plugins, parallel=self.parallel, work=self.spool.fits)
-            self.fits[self._launch(plan)] = work
+            self.fits[self._launch(contest.trial_plan(work.number, **given))] = work
             self.logbook.study(contest)
         elif contest.broken is not None:
             run_id = self.logbook.open_cell(
@@ -213,7 +220,7 @@ class Conductor:
             self.harvest.fail(work, run_id, contest.broken)
         else:
             assert contest.chosen is not None
-            plan = contest.cell_plan(work.cell, plugins=self.plugins, parallel=self.parallel, work=self.spool.fits)
+            plan = contest.cell_plan(work.cell, **given)
             if self.harvest.deliver(work):
                 return
             self.spool.reserve(plan.folder)

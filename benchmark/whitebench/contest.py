@@ -93,7 +93,16 @@ class Contest:
         self._decide()
         return others
 
-    def trial_plan(self, number: int, *, plugins: Sequence[Path], work: Path, parallel: int = 1) -> FitPlan:
+    def trial_plan(
+        self,
+        number: int,
+        *,
+        plugins: Sequence[Path],
+        work: Path,
+        parallel: int = 1,
+        devices: int = 1,
+        is_on_cpu: bool = False,
+    ) -> FitPlan:
         """Return what the fit of trial `number` is to do; its folder lies in `work`."""
         return FitPlan(
             name=f"{self.name}/trial-{number}",
@@ -108,12 +117,23 @@ class Contest:
             hyperparameters=self.study.hyperparameters(number),
             seed=self.suite.tuning.seed,
             parallel=parallel,
+            devices=devices if self.suite.recipe_of(self.contestant) else 1,  # what solves itself trains nothing
+            is_on_cpu=is_on_cpu,
             plugins=plugins,
             owners=self.owners,
             folder=work / trial_folder(self.study, number),
         )
 
-    def cell_plan(self, cell: PlannedCell, *, plugins: Sequence[Path], work: Path, parallel: int = 1) -> FitPlan:
+    def cell_plan(
+        self,
+        cell: PlannedCell,
+        *,
+        plugins: Sequence[Path],
+        work: Path,
+        parallel: int = 1,
+        devices: int = 1,
+        is_on_cpu: bool = False,
+    ) -> FitPlan:
         """Return what the fit of `cell` is to do; its folder lies in `work`."""
         assert self.chosen is not None
         return FitPlan(
@@ -130,6 +150,8 @@ class Contest:
             hyperparameters=self.chosen.hyperparameters,
             seed=cell.name.seed,
             parallel=parallel,
+            devices=devices if self.suite.recipe_of(self.contestant) else 1,  # what solves itself trains nothing
+            is_on_cpu=is_on_cpu,
             plugins=plugins,
             owners=self.owners,
             folder=work / cell_folder(cell, self.overrides, self.chosen),

@@ -103,6 +103,15 @@ class PeakMemory:
         return max(_anonymous_peak() - self._start, 0)
 
 
+def forget_peak(device: torch.device) -> None:
+    """Begin anew with the peak of this process, or device, as if nothing had been before."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        _reset_resident_peak()
+
+
 def _clock(device: torch.device) -> float:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

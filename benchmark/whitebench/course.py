@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # what all of torch's, and timm's, are
 
-from whitebench import needs
+from whitebench import group, needs
 from whitebench.errors import TraceError, WhitebenchError
 from whitebench.evaluation import Subject
 from whitebench.fit import FitPlan, model_options
@@ -120,6 +121,7 @@ def build(course: Course, *, is_blank: bool = False) -> Subject:
             )
     if course.plan.contestant.weights and not is_blank:
         _load(course, module)
+    group.make_equal(module)  # whatever a model draws its weights from
     layout = course.model.layout
     return Subject(
         module=module,
@@ -130,6 +132,23 @@ def build(course: Course, *, is_blank: bool = False) -> Subject:
             layout=layout(course.model_config, shape) if layout else Layout(),
         ),
     )
+
+
+def refuse_shares(course: Course, module: nn.Module) -> None:
+    """Refuse a contestant whose training cannot be shared: what it learns from a batch is no sum over its samples.
+
+    Raises:
+        WhitebenchError: says what needs the whole batch, and what to do.
+    """
+    normed = [name for name, part in module.named_modules() if isinstance(part, BatchNorm)]
+    why = f"{normed[0]!r} normalises by the statistics of the whole batch" if normed else ""
+    if course.model.penalty is not None and not course.model.is_penalty_additive:
+        why = "its penalty is of the whole batch and no mean over samples"
+    if why and course.plan.epochs:
+        raise WhitebenchError(
+            f"model {course.plan.contestant.model} on task {course.plan.task}: {why}, so that several devices would "
+            f"train another model: run it with --devices 1, and the others with -m"
+        )
 
 
 def _load(course: Course, module: nn.Module) -> None:

@@ -77,6 +77,10 @@ class DivergedError(RuntimeError):
     """A loss that is not a finite number."""
 
 
+class PeerError(RuntimeError):
+    """What another process of a fit's group could not do, and so none can."""
+
+
 class MetricError(RuntimeError):
     """A metric that ranks a suite and gives no number."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from whitebench import group
 from whitebench.pulse import beat
 from whitebench.tracing import observe
 
@@ -39,14 +40,17 @@ class Subject:
 
 @torch.inference_mode()
 def predict(subject: Subject, inputs: Tensor, *, batch_size: int, precision: str = "32") -> Tensor:
-    """Return the logits (N, C) of every sample exactly once, float32 on the CPU, in the samples' order."""
+    """Return the logits (N, C) of every sample exactly once, float32 on the CPU, in the samples' order.
+
+    Of several processes each predicts its share, and all have the whole.
+    """
     subject.module.eval()
-    batches = []
-    with autocast(subject.device, precision):
-        for batch in torch.split(inputs, batch_size):
-            batches.append(subject.module(batch.to(subject.device)).float().cpu())
+    logits = []
+    with group.all_or_none(), autocast(subject.device, precision):
+        for batch in group.batches(inputs, batch_size):
+            logits.append(subject.module(batch.to(subject.device)).float().cpu())
             beat()
-    return torch.cat(batches)
+    return group.whole(torch.cat(logits), len(inputs))
 
 
 def per_sample(spec: MetricSpec, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

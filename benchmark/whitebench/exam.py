@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from whitebench import cost, evaluation, footing, scoring
+from whitebench import cost, evaluation, footing, group, scoring
 from whitebench.course import Course, build
+from whitebench.errors import TaskDataError
 from whitebench.evaluation import Subject
 from whitebench.pulse import beat
 from whitebench.readout import RAW, Reader
@@ -43,11 +44,20 @@ class Marks:
 
 
 def load(course: Course, split: Split, ground: footing.Footing) -> tuple[Samples, str]:
-    """Return a split of the course's task with the sha256 of its bytes."""
-    loaded = load_samples(course.task, course.task_config, split)
+    """Return a split of the course's task with the sha256 of its bytes.
+
+    Raises:
+        TaskDataError: it is not what the task's Spec says, or has fewer samples than there are devices.
+    """
+    samples, fingerprint = load_samples(course.task, course.task_config, split)
     footing.check(ground, f"task {course.plan.task}")
+    if len(samples) < group.size():
+        raise TaskDataError(
+            f"task {course.plan.task} serves {len(samples)} samples for {split}, fewer than the {group.size()} "
+            "devices: take fewer"
+        )
     beat()
-    return loaded
+    return samples, fingerprint
 
 
 def reader_of(course: Course, subject: Subject, training: Samples) -> Reader:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from whitebench.errors import DivergedError, MetricError, WhitebenchError
-from whitebench.fit import LOG, FitPlan
+from whitebench.fit import FitPlan
+from whitebench.memory import is_shortage
 from whitebench.quotation import said, type_name
 from whitebench.result import Failure, FailureKind
 from whitebench.transcript import ends
@@ -27,9 +28,6 @@ CRASHES = frozenset(
 )
 """Signals that a process brings upon itself."""
 
-SHORT = ("out of memory", "allocate memory", "DefaultCPUAllocator", "std::bad_alloc")
-"""How torch, C++ and the system say that memory ran out: torch's OutOfMemoryError is a RuntimeError."""
-
 FULL = ("No space left on device", "Disk quota exceeded")
 """How libraries that raise no OSError say that the disk is full."""
 
@@ -41,13 +39,13 @@ def failure_of(error: BaseException, plan: FitPlan) -> Failure:
     if kind is FailureKind.OOM and plan.limits.memory_gib is not None:
         message += f"; limits.memory_gib allows {plan.limits.memory_gib:g} GiB"
     lines = "".join(traceback.format_exception(error))
-    return Failure(kind=kind, message=message, traceback=ends(_plain(lines), MOST), log=str(plan.folder / LOG))
+    return Failure(kind=kind, message=message, traceback=ends(_plain(lines), MOST), log=str(plan.log))
 
 
 def kind_of(error: BaseException) -> FailureKind:
     """Return the kind of failure that an exception is; what was raised `from` a full disk is one too."""
     causes = list(_with_causes(error))
-    if any(isinstance(one, MemoryError) or _says(one, (errno.ENOMEM,), SHORT) for one in causes):
+    if any(is_shortage(one) and not isinstance(one, OURS) for one in causes):
         return FailureKind.OOM
     if any(_says(one, (errno.ENOSPC, errno.EDQUOT), FULL) for one in causes):
         return FailureKind.DISK

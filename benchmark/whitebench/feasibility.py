@@ -7,7 +7,7 @@ from pathlib import Path
 
 from whitebench.augmentation import build_augmentation
 from whitebench.catalog import load_catalog
-from whitebench.course import build, feature_width, resolve
+from whitebench.course import build, feature_width, refuse_shares, resolve
 from whitebench.errors import SuiteError
 from whitebench.fit import FitPlan
 from whitebench.launch import Launcher
@@ -28,6 +28,7 @@ def refuse_impossible(
     launcher: Launcher,
     plugins: Sequence[Path],
     at_a_time: int,
+    devices: int = 1,
     retry: bool = False,
 ) -> None:
     """Refuse a run in which a contestant fits none of the tasks it still owes a cell of.
@@ -38,7 +39,8 @@ def refuse_impossible(
         SuiteError: names each such contestant, its tasks and why; carries the tracebacks as notes.
     """
     asked = [cell for cell in owed_cells(ledger, cells, retry=retry) if cell.name.contestant not in _proven(ledger)]
-    lost = impossible(reasons(suite, asked, launcher=launcher, plugins=plugins, at_a_time=at_a_time))
+    found = reasons(suite, asked, launcher=launcher, plugins=plugins, at_a_time=at_a_time, devices=devices)
+    lost = impossible(found)
     if not lost:
         return
     said = "; ".join(
@@ -54,7 +56,13 @@ def refuse_impossible(
 
 
 def reasons(
-    suite: Suite, cells: Sequence[PlannedCell], *, launcher: Launcher, plugins: Sequence[Path], at_a_time: int = 1
+    suite: Suite,
+    cells: Sequence[PlannedCell],
+    *,
+    launcher: Launcher,
+    plugins: Sequence[Path],
+    at_a_time: int = 1,
+    devices: int = 1,
 ) -> dict[tuple[str, str], Failure | None]:
     """Return, for each contestant and task among `cells`, why its model cannot be built and run there.
 
@@ -62,7 +70,7 @@ def reasons(
     """
     firsts = {(cell.name.contestant, cell.name.task): cell for cell in reversed(cells)}
     pairs = dict(reversed(firsts.items()))
-    plans = [_plan_of(suite, cell, plugins) for cell in pairs.values()]
+    plans = [_plan_of(suite, cell, plugins, devices) for cell in pairs.values()]
     limits = suite.limits
     seconds = min(PATIENCE, limits.stall_minutes * 60, limits.fit_minutes * 60)
     return dict(zip(pairs, launcher.ask(attempt, plans, seconds=seconds, at_a_time=at_a_time), strict=True))
@@ -91,6 +99,8 @@ def attempt(plan: FitPlan) -> None:
         return
     assert plan.recipe is not None
     course.build_objective(feature_width(course, subject))
+    if plan.devices > 1:
+        refuse_shares(course, subject.module)
     course.primary.build(subject.context)
     build_augmentation(plan.recipe, subject.context.shape, course.task.permits)
 
@@ -100,7 +110,7 @@ def _proven(ledger: Ledger) -> set[str]:
     return {record.cell.contestant for record in ledger.records if record.state == "finished"}
 
 
-def _plan_of(suite: Suite, cell: PlannedCell, plugins: Sequence[Path]) -> FitPlan:
+def _plan_of(suite: Suite, cell: PlannedCell, plugins: Sequence[Path], devices: int) -> FitPlan:
     recipe = suite.recipe_of(cell.contestant)
     return FitPlan(
         name=str(cell.name),
@@ -114,6 +124,7 @@ def _plan_of(suite: Suite, cell: PlannedCell, plugins: Sequence[Path]) -> FitPla
         recipe=recipe,
         hyperparameters=recipe.stated if recipe else {},
         seed=cell.name.seed,
+        devices=devices,
         plugins=[path.resolve() for path in plugins],
         folder=Path(),  # nothing is written
     )

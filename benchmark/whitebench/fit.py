@@ -31,6 +31,21 @@ DELIVERY = "delivery.json"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Seat:
+    """A process's place among several that others started, each of which has its part of one fit."""
+
+    member: int
+    members: int
+    local_member: int
+    """Its number among those on its machine."""
+    address: str
+    port: int
+    """Where they meet."""
+    fit: int
+    """Which of the fits that they do together, so that none meets the others of the last one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitPlan:
     """One training run from first step to last score, in values only: a process of its own can be handed it."""
 
@@ -59,8 +74,22 @@ class FitPlan:
     """The plugins that bring what is named here, by `Owner.plugin`, so that no other is loaded; None for all."""
     parallel: int = 1
     """Fits at a time: they share the machine, so times depend on it."""
+    devices: int = 1
+    """Processes that share this fit, each with a device of its own; its numbers are those of one, up to rounding."""
     is_on_cpu: bool = False
     """Whether a GPU is left alone where there is one."""
+    seat: Seat | None = None
+    """Where this is but one part of the fit: each part has `devices` of its own."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the whole of the fit, or the part that writes files and is heard."""
+        return self.seat is None or self.seat.member == 0
+
+    @property
+    def log(self) -> Path:
+        """The file that everything the fit prints goes to."""
+        return self.folder / (LOG if self.is_first or self.seat is None else f"fit-{self.seat.member}.log")
 
     @property
     def epochs(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
-from whitebench import cost, evaluation, exam, footing, needs, scoring
+from whitebench import cost, evaluation, exam, footing, group, needs, scoring
 from whitebench.course import Course, build, resolve
 from whitebench.errors import WhitebenchError
 from whitebench.evaluation import Subject
@@ -27,6 +27,8 @@ from whitebench.specs import Samples
 from whitebench.training import Hear, Trained, train
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
     from whitebench.catalog import Catalog
@@ -61,14 +63,14 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     footing.check(ground, f"the training of model {plan.contestant.model}")
     if trained.is_pruned:
         return Pruned(epoch=len(trained.history))
-    peak, reader = memory.above_start(), exam.reader_of(course, subject, training)
+    peak, reader = max(group.everyone_says(memory.above_start())), exam.reader_of(course, subject, training)
     if trained.history:
         reported = trained.history[trained.reported_epoch - 1]
         value, loss = reported.validation, reported.validation_loss
     else:
         logits = exam.predict(course, subject, validation.inputs, reader)
         value, loss = _as_it_stands(course, subject, logits, validation), None
-    provenance = provenance_of(course, subject, started, code, trained.resumed_from_epoch)
+    provenance = provenance_of(course, subject, started, code, trained.resumed_from_epoch, pieces=trained.pieces)
     fitted = Fitted(
         reported_epoch=trained.reported_epoch,
         validation=value,
@@ -81,10 +83,11 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     )
     if plan.purpose == "trial":
         return fitted
-    save_file(_state(subject.module), plan.folder / WEIGHTS)
-    weights = digest((plan.folder / WEIGHTS).read_bytes())
+    weights = _keep(_state(subject.module), plan.folder / WEIGHTS)
     hear(AskTest(weights_sha256=weights))
     tested = _test(course, subject, dataclasses.replace(fitted, weights_sha256=weights), reader, ground)
+    if not group.is_first():
+        return tested
     return dataclasses.replace(tested, costs=[*_costs(course, subject, training, trained, peak), *tested.costs])
 
 
@@ -115,10 +118,8 @@ def _solved(course: Course, ground: footing.Footing, started: str, code: tuple[s
 
 def _as_it_stands(course: Course, subject: Subject, logits: Tensor, validation: Samples) -> float:
     """Return the primary metric on the validation split of a model that was not trained."""
-    metric = course.primary.build(subject.context)
-    given = {"logits": logits, "labels": validation.labels}
     with scoring.ranking(course.primary):
-        metric.update(*[given[need] for need in course.primary.needs])
+        metric = scoring.filled(course.primary, subject.context, logits, validation.labels)
     return scoring.headline(course.primary, metric)
 
 
@@ -133,11 +134,13 @@ def _test(
     test, fingerprint = exam.load(course, "test", ground)
     logits = exam.predict(course, subject, test.inputs, reader)
     predictions = {"index": torch.arange(len(test)), "labels": test.labels.contiguous(), "logits": logits}
-    save_file(predictions | evaluation.per_sample(course.primary, logits, test.labels), plan.folder / PREDICTIONS)
+    predictions |= evaluation.per_sample(course.primary, logits, test.labels)
+    predicted = _keep(predictions, plan.folder / PREDICTIONS)
     marks = exam.mark(course, subject, test, logits, reader)
-    save_pictures(marks.pictures, plan.folder / PICTURES)
-    kinds = needs.traced_kinds(course.metrics, course.model)
-    save_file(evaluation.trace_sample(subject, test, kinds, precision=budget.precision), plan.folder / TRACES)
+    if group.is_first():
+        save_pictures(marks.pictures, plan.folder / PICTURES)
+        kinds = needs.traced_kinds(course.metrics, course.model)
+        _keep(evaluation.trace_sample(subject, test, kinds, precision=budget.precision), plan.folder / TRACES)
     fingerprints = {**fitted.provenance.fingerprints, "test": fingerprint}
     return dataclasses.replace(
         fitted,
@@ -147,7 +150,7 @@ def _test(
             _cost("measuring-memory", "bytes", "none", marks.memory),
         ],
         test_samples=len(test),
-        predictions_sha256=digest((plan.folder / PREDICTIONS).read_bytes()),
+        predictions_sha256=predicted,
         provenance=dataclasses.replace(fitted.provenance, fingerprints=fingerprints, ended=now()),
     )
 
@@ -156,15 +159,22 @@ def _costs(course: Course, subject: Subject, training: Samples, trained: Trained
     steady = trained.history[1:] or trained.history  # the first epoch also pays for warming up
     seconds = sum(one.seconds for one in steady)
     rate = len(training) * len(steady) / seconds if steady else None
-    rows = training.inputs[: course.plan.budget.batch_size].to(subject.device)
+    seconds_trained = sum(one.seconds for one in trained.history) if steady else None
+    share = group.largest_share(course.plan.budget.batch_size)
+    rows = training.inputs[: -(-share // trained.pieces)].to(subject.device)
     untrained = None if steady else "it was not trained here"
     return [
         *counted(subject),
         _cost("training-rate", "samples/s", "higher", rate, untrained),
         _cost("inference-rate", "samples/s", "higher", cost.inference_rate(subject.module, rows)),
         _cost("peak-memory", "bytes", "lower", peak),
+        _cost("training-time", "s", "lower", seconds_trained, untrained),
         _cost(
-            "training-time", "s", "lower", sum(one.seconds for one in trained.history) if steady else None, untrained
+            "device-hours",
+            "h",
+            "lower",
+            None if seconds_trained is None else seconds_trained * group.size() / 3600,
+            untrained,
         ),
     ]
 
@@ -194,7 +204,13 @@ def _cost(name: str, unit: str, direction: Direction, value: float | None, unsco
 
 
 def provenance_of(
-    course: Course, subject: Subject, started: str, code: tuple[str | None, bool | None], resumed: int | None
+    course: Course,
+    subject: Subject,
+    started: str,
+    code: tuple[str | None, bool | None],
+    resumed: int | None,
+    *,
+    pieces: int = 1,
 ) -> Provenance:
     """Return the circumstances of a fit that `started` with `code`: a commit, and whether it had changes."""
     plan, device = course.plan, subject.device
@@ -212,12 +228,22 @@ def provenance_of(
         device=torch.cuda.get_device_name(device) if is_cuda else processor_name(),
         threads=torch.get_num_threads(),
         parallel=plan.parallel,
+        devices=group.size(),
+        pieces=pieces,
         precision=plan.budget.precision,
         seed=plan.seed,
         started=started,
         resumed_from_epoch=resumed,
         is_deterministic=not is_cuda,  # kernels without a deterministic form only warn there
     )
+
+
+def _keep(arrays: dict[str, Tensor], file: Path) -> str:
+    """Write `arrays` and return the sha256 of the file; of several processes one does, and the others return ""."""
+    if not group.is_first():
+        return ""
+    save_file(arrays, file)
+    return digest(file.read_bytes())
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from whitebench.child import outcome_here
 from whitebench.fit import Answer, FitPlan, Fitted, Message, Outcome
 from whitebench.result import Score
 
-MEASURED = ("samples/s", "bytes", "s")
+MEASURED = ("samples/s", "bytes", "s", "h")
 """Units of the costs that say nothing where a debugger may wait, and where the conductor's own memory counts."""
 
 

@@ -23,7 +23,7 @@ from typing import Any, cast
 from whitebench import interruption, kin
 from whitebench.child import DUMP, MIB, run_child, run_question
 from whitebench.fault import kind_of_exit
-from whitebench.fit import LOG, Answer, FitPlan, Fitted, Message, Outcome, Pruned
+from whitebench.fit import Answer, FitPlan, Fitted, Message, Outcome, Pruned
 from whitebench.result import Failure, FailureKind
 from whitebench.transcript import shorten, size, tail
 
@@ -54,7 +54,7 @@ class RunningFit:
     """A fit under way, as the conductor holds it."""
 
     def __init__(self, context: Any, plan: FitPlan) -> None:
-        self.plan, self._file = plan, plan.folder / LOG
+        self.plan, self._file = plan, plan.log
         shorten(self._file)  # of an earlier life, whose conductor was killed
         self._log_start = size(self._file)
         self._channel, theirs = context.Pipe()
@@ -168,8 +168,9 @@ class RunningFit:
 
     def _caught(self, kind: FailureKind, message: str) -> Failure:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, DUMP)
+            os.killpg(self.pid, DUMP)  # its ranks too, who know where the fit is
         self._process.join(DUMP_TIME)
+        _comes_true(lambda: kin.is_group_gone(self.pid), DUMP_TIME)
         return self._failure(kind, message)
 
     @property
@@ -257,9 +258,12 @@ class Launcher:
     def start(self, plan: FitPlan) -> RunningFit:
         """Start a fit; the first waits until the server is warm."""
         plan.folder.mkdir(parents=True, exist_ok=True)
-        fit = RunningFit(self._context, plan)
+        fit = self._run(plan)
         self._fits.add(fit)
         return fit
+
+    def _run(self, plan: FitPlan) -> RunningFit:
+        return RunningFit(self._context, plan)
 
     def wait(self, fits: Sequence[Any], seconds: float) -> Sequence[Any]:
         """Return those of `fits` that have something to say or have ended, after at most `seconds`."""

@@ -8,20 +8,23 @@ import operator
 import threading
 from collections.abc import Mapping
 from functools import partial, reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import lightning
 import torch
 from torch import Tensor, nn
 
+from whitebench import group
 from whitebench.augmentation import build_augmentation
-from whitebench.course import Course, feature_width
+from whitebench.course import Course, feature_width, refuse_shares
 from whitebench.diagnosis import find_in_gradients, find_in_step
 from whitebench.errors import DivergedError
+from whitebench.evaluation import autocast
 from whitebench.events import EpochEnded
 from whitebench.optimisation import build_optimiser, mix_up, schedule_factor, soft_targets
 from whitebench.pulse import beat
 from whitebench.readout import Reader
+from whitebench.rehearsal import pieces_that_fit, refuse_memory_of_batches, rehearsing
 from whitebench.scoring import headline, ranking
 from whitebench.seeds import seed_everything
 
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from whitebench.evaluation import Subject
     from whitebench.readout import Predictor
     from whitebench.specs import Samples
+
+Batch: TypeAlias = tuple[Tensor, Tensor, int]
+"""Inputs and labels of this process's share of a batch, and how many samples the batch has in all."""
 
 
 class Module(lightning.LightningModule):
@@ -50,12 +56,18 @@ class Module(lightning.LightningModule):
         self.predictor: Predictor | None = None
         self.primary = course.primary.build(subject.context)
         self.steps_per_epoch = -(-len(training) // plan.budget.batch_size)
+        self.pieces = 1
+        """In how many pieces each process takes its share of a batch."""
+        self.piece_size: int | None = None
+        """How many samples are in one; None where there is but one."""
         self.history: list[EpochEnded] = []
         self.is_pruned = False
         self.last_finite: float | None = None
         self.losses, self.norms, self.seconds = _Mean(), _Mean(), 0.0
         self.validation_losses = _Mean()
         self.features: Tensor | None = None
+        self.nothing: tuple[Tensor, Tensor | None]
+        """Logits and features of no samples, as the last pass gave them of some."""
         self.watch: RemovableHandle | None = None
         head = self.model.get_submodule(course.model.head)
         if "features" in course.objective.needs or course.readout is not None:
@@ -71,27 +83,109 @@ class Module(lightning.LightningModule):
         if self.watch is not None:
             self.watch.remove()  # it holds this module, and with it the training split
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the objective, a scalar, and the logits (B, C)."""
-        logits = self.trained[0](inputs) if self.training else self.model(inputs)
+    @property
+    def is_drawn_whole(self) -> bool:
+        """Whether what is drawn for a training batch is drawn for all of it, so that each process needs all of it."""
+        is_augmented = self.recipe.augment and self.course.task.augment is not None
+        return is_augmented or self.augmentation is not None or bool(self.recipe.mixup)
+
+    def on_train_start(self) -> None:
+        plan, samples = self.course.plan, len(self.training_split)
+        share = group.largest_share(min(plan.budget.batch_size, samples))
+        if group.size() > 1 or self.device.type != "cpu" or plan.limits.memory_gib is not None:
+            self.pieces = max(group.everyone_says(self._rehearse(share)))
+            self.piece_size = -(-share // self.pieces) if self.pieces > 1 else None
+
+    def _rehearse(self, share: int) -> int:
+        """Return in how many pieces this process has to take its share of a batch, so that memory suffices."""
+        is_additive, who = self.course.objective.is_additive, f"model {self.course.plan.contestant.model}"
+        with rehearsing(self.model, [weight for weight in self.parameters() if weight.requires_grad]):
+            pieces = pieces_that_fit(self._try, share, most=share if is_additive else 1)
+            if group.size() > 1 or pieces > 1:
+                refuse_shares(self.course, self.model)
+                refuse_memory_of_batches(who, self.model, lambda: self._try(-(-share // pieces)))
+        return pieces
+
+    def _try(self, samples: int) -> None:
+        """Pass so many samples through the model and back; alone, so that nobody has to wait."""
+        split = self.training_split
+        inputs, labels = (one[:samples].to(self.device) for one in (split.inputs, split.labels))
+        targets = soft_targets(labels, self.course.task.classes, self.recipe.label_smoothing)
+        with autocast(self.device, self.course.plan.budget.precision):
+            logits = self._logits(inputs)
+            given = {"logits": logits, "features": self.features, "targets": targets}
+            needed: list[Any] = [given[need] for need in self.course.objective.needs]
+            loss = self.objective(*needed).mean()
+            if self.course.model.penalty is not None:
+                loss = loss + self.course.model.penalty(self.model)
+        loss.backward()
+
+    def loss(self, inputs: Tensor, targets: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Return the objective, a scalar, and the logits (B, C).
+
+        The mean over these samples; where the objective needs the whole batch, that of all its `count` samples.
+        """
+        logits = self._logits(inputs)
         given = {"logits": logits, "features": self.features, "targets": targets}
-        loss = self.objective(*[given[need] for need in self.course.objective.needs]).mean()
-        return loss, logits
+        needed: list[Any] = [given[need] for need in self.course.objective.needs]
+        if not self.course.objective.is_additive:
+            needed = [group.whole_with_gradient(one, count) for one in needed]
+        return self.objective(*needed).mean(), logits
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        loss = reduce(operator.add, self.terms(batch, index).values())
-        value = loss.item()
-        if not math.isfinite(value):
-            why = find_in_step(self.model, lambda: self.terms(batch, index))
-            raise self._diverged("loss", value, f"in epoch {self.current_epoch + 1}, step {self.global_step + 1}", why)
-        self.last_finite = value
-        self.losses.add(value)
-        beat()
-        return loss
+    def _logits(self, inputs: Tensor) -> Tensor:
+        if len(inputs) == 0:  # the others of the group wait for what we make of nothing; a model may not like it
+            nothing, features = self.nothing
+            self.features = None if features is None else features.clone().requires_grad_(self.training)
+            return nothing.clone().requires_grad_(self.training)
+        logits: Tensor = self.trained[0](inputs) if self.training else self.model(inputs)
+        if group.size() > 1:
+            self.nothing = (blank(logits), None if self.features is None else blank(self.features))
+        return logits
 
-    def terms(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Tensor]:
-        """Return what the loss of a training step adds up from, the same however often it is asked."""
-        inputs, labels = batch
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Return the loss of this process's share, as a part of the batch's; of several pieces the last one's."""
+        if self.piece_size is not None:
+            self.zero_grad()
+        pieces, count = self.drawn(batch, index), batch[2]
+        loss = None
+        for number, piece in enumerate(pieces):
+            if loss is not None:
+                pass_back(loss)
+            loss = reduce(operator.add, self.terms(*piece, count).values())
+            value, weight = loss.item(), len(piece[0]) / count
+            if not math.isfinite(value):
+                again = partial(self._again, batch, index, number)
+                when = f"in epoch {self.current_epoch + 1}, step {self.global_step + 1}"
+                raise self._diverged("loss", value, when, find_in_step(self.model, again))
+            if weight:
+                self.last_finite = value / weight
+                self.losses.add(value / weight, weight=weight)
+            beat()
+        return torch.zeros((), device=self.device, requires_grad=True) if loss is None else loss
+
+    def _again(self, batch: Batch, index: int, number: int) -> dict[str, Tensor]:
+        return self.terms(*self.drawn(batch, index)[number], batch[2])
+
+    def optimizer_zero_grad(self, *args: Any) -> None:
+        if self.piece_size is None:  # else the gradients of the pieces before the last are there already
+            super().optimizer_zero_grad(*args)
+
+    def terms(self, inputs: Tensor, targets: Tensor, count: int) -> dict[str, Tensor]:
+        """Return what these samples' part in the loss of a batch of `count` adds up from."""
+        loss, _ = self.loss(inputs, targets, count)
+        terms = {f"objective {self.course.objective.name!r}": loss}
+        if self.course.model.penalty is not None and len(inputs):
+            terms["model's penalty"] = self.course.model.penalty(self.model)
+        if len(inputs) == count:
+            return terms
+        return {name: len(inputs) / count * term for name, term in terms.items()}
+
+    def drawn(self, batch: Batch, index: int) -> list[tuple[Tensor, Tensor]]:
+        """Return the inputs and targets of this process's share of a training batch, in pieces.
+
+        The same however often it is asked; what is drawn is drawn for the whole batch, then shared.
+        """
+        inputs, labels, _ = batch
         # Every draw of this step (augmentation, dropout) follows from seed, epoch and step: a resumed
         # fit is bit-identical to an undisturbed one.
         seed = seed_everything(self.course.plan.seed, self.current_epoch, index)
@@ -103,11 +197,14 @@ class Module(lightning.LightningModule):
         targets = soft_targets(labels, self.course.task.classes, self.recipe.label_smoothing)
         if self.recipe.mixup:
             inputs, targets = mix_up(inputs, targets, self.recipe.mixup)
-        loss, _ = self.loss(inputs, targets)
-        terms = {f"objective {self.course.objective.name!r}": loss}
-        if self.course.model.penalty is not None:
-            terms["model's penalty"] = self.course.model.penalty(self.model)
-        return terms
+        if self.is_drawn_whole:
+            inputs, targets = group.share(inputs), group.share(targets)
+        if group.size() > 1:  # dropout is drawn by each for its own
+            seed_everything(self.course.plan.seed, self.current_epoch, index, group.rank())
+        if len(inputs) == 0 and self.course.objective.is_additive:
+            return []
+        size = self.piece_size or max(len(inputs), 1)
+        return list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
 
     def _diverged(self, what: str, value: float, when: str, why: str) -> DivergedError:
         before = "none" if self.last_finite is None else f"{self.last_finite:.4g}"
@@ -121,13 +218,17 @@ class Module(lightning.LightningModule):
             reader = Reader(self.subject, readouts, self.training_split, batch_size=size, precision=precision)
             self.predictor = reader.predictor(self.course.reads_by)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
-        inputs, labels = batch
+    def validation_step(self, batch: Batch, _index: int) -> None:
+        inputs, labels, count = batch
+        if len(inputs) == 0 and self.course.objective.is_additive:
+            return
         targets = soft_targets(labels, self.course.task.classes, 0.0)
-        loss, logits = self.loss(inputs, targets)
+        loss, logits = self.loss(inputs, targets, count)
+        if len(inputs) == 0:
+            return
         value = float(loss)
         if not math.isfinite(value):
-            why = find_in_step(self.model, lambda: {"objective": self.loss(inputs, targets)[0]})
+            why = find_in_step(self.model, lambda: {"objective": self.loss(inputs, targets, count)[0]})
             raise self._diverged("validation loss", value, f"after epoch {self.current_epoch + 1}", why)
         self.validation_losses.add(value, weight=len(labels))
         beat()
@@ -155,7 +256,11 @@ class Module(lightning.LightningModule):
                 seconds=self.seconds,
             )
         )
-        self.log("validation", value if self.course.primary.direction != "lower" else -value)
+        better = value if self.course.primary.direction != "lower" else -value
+        self.log("validation", better, sync_dist=group.size() > 1)  # the same for all: so Lightning does not warn
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        group.add_up_gradients([weight for part in optimizer.param_groups for weight in part["params"]])
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: object, **__: object) -> None:
         limit = self.recipe.clip_norm or math.inf
@@ -202,8 +307,19 @@ def history_in(state: Mapping[str, Any], fit: str) -> list[EpochEnded]:
     return [dataclasses.replace(EpochEnded(**one), fit=fit) for one in state["history"]]
 
 
+def blank(tensor: Tensor) -> Tensor:
+    """Return what `tensor` (B, …) would be for no samples."""
+    return torch.zeros(0, *tensor.shape[1:], dtype=tensor.dtype, device=tensor.device)
+
+
+def pass_back(loss: Tensor) -> None:
+    """Add the gradients of a piece to those of the pieces before."""
+    with torch.autocast(loss.device.type, enabled=False):
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+
+
 class _Mean:
-    """A mean that is read once and begins anew."""
+    """A mean over all processes of a group, read once, whereupon it begins anew."""
 
     def __init__(self) -> None:
         self.total, self.weight = 0.0, 0.0
@@ -212,6 +328,7 @@ class _Mean:
         self.total, self.weight = self.total + value * weight, self.weight + weight
 
     def take(self) -> float:
-        mean = self.total / self.weight if self.weight else 0.0
+        total, weight = group.add_up(self.total, self.weight)
+        mean = total / weight if weight else 0.0
         self.total, self.weight = 0.0, 0.0
         return mean

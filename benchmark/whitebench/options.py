@@ -16,6 +16,7 @@ from whitebench.errors import PluginError, near_misses
 from whitebench.wording import plain
 
 MOST_PARALLEL = 1_024
+MOST_DEVICES = 1_024
 MOST_BYTES = 5_000_000
 """Of a plugin file."""
 
@@ -111,7 +112,25 @@ _SEEDS = click.option("--seeds", help="Only these seeds of the suite: 2 (the fir
 _PARALLEL = click.option(
     "--parallel",
     type=click.IntRange(min=1, max=MOST_PARALLEL),
-    help="Fits at a time.  [default: as many as cores allow at the suite's threads per fit]",
+    help="Fits at a time.  [default: as many as cores allow at the suite's threads per fit and device]",
+)
+_DEVICES = click.option(
+    "--devices",
+    type=click.IntRange(min=1, max=MOST_DEVICES),
+    metavar="N",
+    help="Devices of this machine that share each fit: the same numbers, up to rounding.  [default: 1]",
+)
+_NUM_NODES = click.option(
+    "--num-nodes",
+    type=click.IntRange(min=1, max=MOST_DEVICES),
+    metavar="M",
+    help="Machines that share each fit: torchrun or srun starts the same command on each.  [default: as started]",
+)
+_ACCELERATOR = click.option(
+    "--accelerator",
+    type=click.Choice(["auto", "cpu", "gpu"]),
+    default="auto",
+    help="What fits compute on; auto takes a GPU where there is one.  [default: auto]",
 )
 _MAX_FAILURES = click.option(
     "--max-failures", type=click.IntRange(min=1), metavar="N", help="Stop once N cells have failed."
@@ -167,8 +186,11 @@ def selection_options(command: Command) -> Command:
 
 
 def work_options(command: Command) -> Command:
-    """Add the options of the commands that train: `--parallel`, `--max-failures`, `--in-process`."""
-    for decorate in (_IN_PROCESS, _MAX_FAILURES, _PARALLEL):
+    """Add the options of the commands that train.
+
+    `--parallel`, `--devices`, `--num-nodes`, `--accelerator`, `--max-failures`, `--in-process`.
+    """
+    for decorate in (_IN_PROCESS, _MAX_FAILURES, _ACCELERATOR, _NUM_NODES, _DEVICES, _PARALLEL):
         command = decorate(command)
     return command
 

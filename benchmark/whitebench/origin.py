@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from whitebench.provenance import Provenance
 from whitebench.result import Result
 from whitebench.wording import count
 
@@ -18,7 +19,7 @@ def origin_of(result: Result) -> list[tuple[str, str]]:
         ("code", f"commit {source.commit or 'unknown'}{changed}; {versions}"),
         (
             "machine",
-            f"{source.device}, {count(source.threads, 'thread')}, {count(source.parallel, 'fit')} at a time, "
+            f"{_devices(source)}, {count(source.threads, 'thread')}, {count(source.parallel, 'fit')} at a time, "
             f"precision {source.precision}, {source.platform}, Python {source.python}, torch {source.torch}, "
             f"CUDA {source.cuda or 'none'}",
         ),
@@ -29,6 +30,12 @@ def origin_of(result: Result) -> list[tuple[str, str]]:
         *([("data", data)] if data else []),
         ("identity", result.identity),
     ]
+
+
+def _devices(source: Provenance) -> str:
+    """Return what a fit ran on: `NVIDIA H100, 2 devices, each share of a batch in 4 pieces`."""
+    several = f"{source.device}, {source.devices} devices" if source.devices > 1 else source.device
+    return several if source.pieces == 1 else f"{several}, each share of a batch in {source.pieces} pieces"
 
 
 def _solved(result: Result) -> list[tuple[str, str]]:

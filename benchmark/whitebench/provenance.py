@@ -39,6 +39,10 @@ class Provenance:
     """UTC, ISO 8601."""
     parallel: int = 1
     """Fits at a time on this machine when it ran: times compare only where this is the same."""
+    devices: int = 1
+    """Processes that shared the fit, each with a device of its own: the same numbers up to rounding."""
+    pieces: int = 1
+    """In how many pieces each device took its share of a batch, so that it fitted into memory."""
     ended: str = ""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """sha256 of the bytes each split served."""
@@ -58,7 +62,12 @@ def changes(before: Provenance, after: Provenance) -> list[str]:
 
 
 def _circumstances(source: Provenance) -> dict[str, str]:
-    ours = {"device": source.device, "threads": str(source.threads), "precision": source.precision}
+    ours = {
+        "device": source.device,
+        "devices": str(source.devices),
+        "threads": str(source.threads),
+        "precision": source.precision,
+    }
     return {**ours, "python": source.python, **source.distributions, "torch": source.torch, "CUDA": str(source.cuda)}
 
 

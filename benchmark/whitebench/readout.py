@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
+from whitebench import group
 from whitebench.errors import MetricError
 from whitebench.evaluation import Subject, autocast
 from whitebench.pulse import beat
@@ -76,7 +77,7 @@ class Reader:
         Raises:
             MetricError: the read-out raised; names it.
         """
-        return _read(name, self.predictor(name), self._features(inputs))
+        return _read(name, self.predictor(name), self._features(inputs), len(inputs))
 
     def raw_logits(self, name: str, inputs: Tensor) -> Tensor | None:
         """Return the logits (N, C) by the inputs as they are; None where they are too wide for that.
@@ -88,16 +89,16 @@ class Reader:
         if flat.shape[1] > WIDEST_RAW:
             return None
         if name not in self._raw:
-            own = torch.split(self._training.inputs.flatten(1), self._batch_size)
+            own = group.batches(self._training.inputs.flatten(1), self._batch_size)
             self._raw |= self._fit({name: self._readouts[name]}, own)
-        return _read(name, _sound(self._raw[name]), torch.split(flat, self._batch_size))
+        return _read(name, _sound(self._raw[name]), group.batches(flat, self._batch_size), len(inputs))
 
     @torch.inference_mode()
     def _features(self, inputs: Tensor) -> Iterator[Tensor]:
-        """Yield the features (B, D) of every batch, float32, on the model's device."""
+        """Yield the features (B, D) of this process's share of every batch, float32, on the model's device."""
         subject = self._subject
         subject.module.eval()
-        for batch in torch.split(inputs, self._batch_size):
+        for batch in group.batches(inputs, self._batch_size):
             with autocast(subject.device, self._precision):
                 seen = observe(subject.module, batch.to(subject.device), head=subject.spec.head, trace={}, kinds=())
             yield seen.features.float()
@@ -107,14 +108,17 @@ class Reader:
     def _fit(self, readouts: Mapping[str, Readout], features: Iterable[Tensor]) -> dict[str, Predictor | MetricError]:
         fitted: dict[str, Predictor | MetricError] = {}
         living: dict[str, torchmetrics.Metric] = {}
-        start = 0
-        for batch in features:
-            labels = self._training.labels[start : start + len(batch)].to(batch.device)
-            for name in [one for one in readouts if one not in fitted]:
-                with _error_in(fitted, name):
-                    living[name] = living.get(name) or self._build(readouts[name], batch)
-                    living[name].update(batch, labels)
-            start += len(batch)
+        start, own_labels = 0, group.share(self._training.labels)
+        with group.all_or_none():
+            for batch in features:
+                labels = own_labels[start : start + len(batch)].to(batch.device)
+                for name in [one for one in readouts if one not in fitted]:
+                    with _error_in(fitted, name):
+                        living[name] = living.get(name) or self._build(readouts[name], batch)
+                        living[name].update(batch, labels)
+                start += len(batch)
+        for errors in group.everyone_says({name: str(error) for name, error in fitted.items()}):
+            fitted |= {name: MetricError(error) for name, error in errors.items() if name not in fitted}
         for name in [one for one in living if one not in fitted]:
             with _error_in(fitted, name):
                 fitted[name] = living[name].compute()
@@ -132,9 +136,11 @@ def _sound(fitted: Predictor | MetricError) -> Predictor:
 
 
 @torch.inference_mode()
-def _read(name: str, predictor: Predictor, features: Iterable[Tensor]) -> Tensor:
+def _read(name: str, predictor: Predictor, features: Iterable[Tensor], count: int) -> Tensor:
     try:
-        return torch.cat([predictor(batch).float().cpu() for batch in features])
+        with group.all_or_none():
+            logits = torch.cat([predictor(batch).float().cpu() for batch in features])
+        return group.whole(logits, count)
     except Exception as error:
         raise _raised(name, error) from error
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from whitebench import group
 from whitebench.errors import TaskDataError
 from whitebench.seeds import mix
 from whitebench.specs import Samples, Shape, Split, TaskSpec
@@ -98,14 +99,19 @@ class InOrder:
         yield from torch.split(torch.arange(self.samples), self.batch_size)
 
 
-class TensorBatches(torch.utils.data.Dataset[tuple["Tensor", "Tensor"]]):
-    """Whole tensors, indexed by a batch of sample indices: no loader process, no copy per sample."""
+class TensorBatches(torch.utils.data.Dataset[tuple["Tensor", "Tensor", int]]):
+    """Whole tensors, indexed by a batch of sample indices: no loader process, no copy per sample.
 
-    def __init__(self, samples: Samples) -> None:
-        self.samples = samples
+    Yields inputs, labels, and how many samples the batch has in all. Where it `is_shared`, each of several processes
+    gets its share of them, which may be empty.
+    """
+
+    def __init__(self, samples: Samples, *, is_shared: bool = True) -> None:
+        self.samples, self.is_shared = samples, is_shared
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return self.samples.inputs[rows], self.samples.labels[rows]
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor, int]:
+        own = group.share(rows) if self.is_shared else rows
+        return self.samples.inputs[own], self.samples.labels[own], len(rows)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from whitebench import group
 from whitebench.errors import MetricError, UnknownNameError, WhitebenchError
 from whitebench.evaluation import autocast, predict
 from whitebench.gallery import checked
@@ -168,10 +169,16 @@ def score_predictions(spec: MetricSpec, context: MetricContext, logits: Tensor, 
 
 
 def _score_predictions(spec: MetricSpec, context: MetricContext, logits: Tensor, labels: Tensor) -> Scored:
-    metric = spec.build(context)
-    given = {"logits": logits, "labels": labels}
-    metric.update(*[given[need] for need in spec.needs])
-    return _scored(spec, metric.compute())
+    return _scored(spec, filled(spec, context, logits, labels).compute())
+
+
+def filled(spec: MetricSpec, context: MetricContext, logits: Tensor, labels: Tensor) -> torchmetrics.Metric:
+    """Return a metric that has seen all predictions; of several processes each its share, which `compute` merges."""
+    given = {"logits": group.share(logits), "labels": group.share(labels)}
+    with group.all_or_none():
+        metric = spec.build(context)
+        metric.update(*[given[need] for need in spec.needs])
+    return metric
 
 
 @contextmanager
@@ -242,14 +249,17 @@ def _score_inside(
         except (Exception, SystemExit) as error:
             done[spec.name] = _raised(spec, error)
     subject.module.eval()
-    start, size = 0, min(batch_size, FIRST_LOOK)
-    while start < len(samples) and living:
+    start, most = 0, group.largest_share(batch_size)
+    size = min(most, FIRST_LOOK)
+    while start < group.share_of(len(samples)) and living:
         kinds = traced_kinds([spec for spec, _ in living], subject.spec)
-        rows = slice(start, start + size)
+        rows = group.rows(start, size)
         try:
             given, offered = _look_inside(subject, samples, logits, rows, kinds=kinds, precision=precision)
         except (Exception, SystemExit) as error:
-            return done | {spec.name: _raised(spec, error) for spec, _ in living}
+            done |= {spec.name: _raised(spec, error) for spec, _ in living}
+            living = []
+            break
         for spec, metric in list(living):
             if (reason := unmet_need(spec, subject.spec, offered)) is not None:
                 living.remove((spec, metric))
@@ -262,9 +272,11 @@ def _score_inside(
                 done[spec.name] = _raised(spec, error)
             beat()
         start += size
-        size = max(1, min(batch_size, TRACED_BYTES * len(given["index"]) // max(_traced_bytes(given, kinds), 1)))
+        size = max(1, min(most, TRACED_BYTES * len(given["index"]) // max(_traced_bytes(given, kinds), 1)))
         del given  # before the next look: two of them would be held at once
-    for spec, metric in living:
+    for elsewhere in group.everyone_says(done):  # what one process cannot measure, all have no score of
+        done = elsewhere | done
+    for spec, metric in [one for one in living if one[0].name not in done]:
         beat()
         try:
             done[spec.name] = _scored(spec, metric.compute())
@@ -277,7 +289,7 @@ def _look_inside(
     subject: Subject, samples: Samples, logits: Tensor, rows: slice, *, kinds: frozenset[str], precision: str
 ) -> tuple[Mapping[str, Any], frozenset[str]]:
     """Return everything that a metric may need of one batch, by the need's name, and the kinds of trace on offer."""
-    inputs = samples.inputs[rows].to(subject.device)
+    inputs = group.taken(samples.inputs, rows).to(subject.device)
     with autocast(subject.device, precision):
         seen = observe(subject.module, inputs, head=subject.spec.head, trace=subject.spec.trace, kinds=kinds)
     given = {

@@ -125,6 +125,9 @@ class ModelSpec:
     """The model's own hyperparameters: fields of `config`, never what sets its size."""
     penalty: Callable[[torch.nn.Module], Tensor] | None = None
     """An own term of the loss, a scalar, read off the module after each training forward."""
+    is_penalty_additive: bool = True
+    """Whether that of a batch is the mean of its samples', or of the weights alone: only then can several devices share
+    a batch."""
     trace: TracePatterns | TraceFunction = field(default_factory=dict)
     layout: Callable[[Any, Shape], Layout] | None = None
     """`(config, sample shape) -> Layout`, needed where `trace` offers per-head tensors."""
@@ -345,8 +348,8 @@ class ObjectiveSpec:
     name of a read-out, with options. An objective that does not need `logits` leaves the head untrained, and
     names one."""
     is_additive: bool = True
-    """Whether the loss of a batch is the mean of its samples' losses (cross-entropy) or belongs to the
-    batch as a whole (MCR2)."""
+    """Whether the loss of a batch is the mean of its samples' losses (cross-entropy) or belongs to the batch as a whole
+    (MCR2): then the module is given the whole of it, also where several devices share it."""
     reference: Reference | None = None
 
     def __post_init__(self) -> None:

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
+from whitebench import group
 from whitebench.course import Course
+from whitebench.errors import WhitebenchError
 from whitebench.events import EpochEnded
 from whitebench.fit import Answer, Message
 from whitebench.module import Module, history_in
@@ -40,12 +44,16 @@ class Trained:
     is_pruned: bool
     resumed_from_epoch: int | None
     """The last epoch of an earlier life of this fit, or None."""
+    pieces: int = 1
+    """In how many pieces each device took its share of a batch, so that it fitted into memory."""
 
 
 def train(course: Course, subject: Subject, training: Samples, validation: Samples, hear: Hear) -> Trained:
     """Train the model and leave it holding the weights that the budget reports, on the device it was trained on.
 
-    A fit whose folder holds a checkpoint goes on from it and ends bit-identical to an undisturbed one.
+    A fit whose folder holds a checkpoint goes on from it and ends bit-identical to an undisturbed one. Several
+    processes train one model together, each on its share of every batch; the first of them speaks to `hear` and writes
+    the checkpoints, from which any number of processes may go on.
 
     Raises:
         DivergedError: the loss or the gradient is not a finite number; says when, where in the model, and what the
@@ -58,8 +66,13 @@ def train(course: Course, subject: Subject, training: Samples, validation: Sampl
         return Trained(history=[], reported_epoch=0, is_pruned=False, resumed_from_epoch=None)
     folder = plan.folder / "checkpoints"
     checkpoint = folder / "last.ckpt"
-    earlier = _earlier_epochs(checkpoint, plan.name)
+    earlier = group.first_says(lambda: _earlier_epochs(checkpoint, plan.name))
     resumed = len(earlier) or None
+    if resumed and not checkpoint.exists():
+        raise WhitebenchError(
+            f"{checkpoint} is not on this machine, and the fit goes on from it: put the store into a folder that all "
+            "machines share"
+        )
     for event in earlier:
         if hear(event) == "prune":
             return Trained(
@@ -75,8 +88,7 @@ def train(course: Course, subject: Subject, training: Samples, validation: Sampl
         dirpath=folder, filename="chosen", monitor="validation", mode="max", enable_version_counter=False
     )
     trainer = lightning.Trainer(
-        accelerator="auto",
-        devices=1,
+        **_where(),
         precision=cast("Any", plan.budget.precision),
         max_epochs=plan.epochs,
         logger=False,
@@ -93,23 +105,54 @@ def train(course: Course, subject: Subject, training: Samples, validation: Sampl
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit(
         module,
-        _loader(training, EpochSampler(len(training), plan.budget.batch_size, plan.seed)),
-        _loader(validation, InOrder(len(validation), plan.budget.batch_size)),
+        _loader(
+            TensorBatches(training, is_shared=not module.is_drawn_whole),
+            EpochSampler(len(training), plan.budget.batch_size, plan.seed),
+        ),
+        _loader(TensorBatches(validation), InOrder(len(validation), plan.budget.batch_size)),
         ckpt_path=checkpoint if resumed else None,
         weights_only=True,
     )
     reported = len(module.history)
     if plan.budget.report == "chosen" and not module.is_pruned:
-        state = torch.load(chosen.best_model_path, weights_only=True, map_location="cpu")
-        module.load_state_dict(state["state_dict"])
-        reported = len(state["history"])
+        reported = group.first_says(lambda: _load(module, chosen.best_model_path))
+        group.make_equal(module)
     subject.module.to(trainer.strategy.root_device)  # Lightning takes it back to the CPU at the end
     return Trained(
         history=module.history,
         reported_epoch=reported,
         is_pruned=module.is_pruned,
         resumed_from_epoch=resumed,
+        pieces=module.pieces,
     )
+
+
+class _OneOfSeveral(SingleDeviceStrategy):
+    """For Lightning each process trains alone; gradients are added up by the module. One of them writes files."""
+
+    @property
+    def is_global_zero(self) -> bool:
+        return group.is_first()
+
+
+def _where() -> dict[str, Any]:
+    """Return what Lightning is told of devices."""
+    if group.size() == 1:
+        return {"accelerator": "auto", "devices": 1}
+    device = group.device()
+    return {
+        "accelerator": "cpu" if device.type == "cpu" else "gpu",
+        "devices": 1 if device.type == "cpu" else [device.index],
+        "strategy": _OneOfSeveral(device),
+        "plugins": [LightningEnvironment()],  # else it would ask SLURM and torchrun what is none of its business
+    }
+
+
+def _load(module: Module, checkpoint: str) -> int:
+    """Put a checkpoint's weights into `module`; return the epoch they are of."""
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    module.load_state_dict(state["state_dict"])
+    return len(state["history"])
 
 
 def _earlier_epochs(checkpoint: Path, fit: str) -> list[EpochEnded]:
@@ -125,11 +168,11 @@ def _earlier_epochs(checkpoint: Path, fit: str) -> list[EpochEnded]:
         return []
 
 
-def _loader(samples: Samples, sampler: EpochSampler | InOrder) -> DataLoader[Any]:
+def _loader(batches: TensorBatches, sampler: EpochSampler | InOrder) -> DataLoader[Any]:
     # A generator of its own: DataLoader draws a base seed from the global one when iterated, which
     # would make a resumed fit differ.
     return DataLoader(
-        TensorBatches(samples),
+        batches,
         batch_size=None,
         sampler=cast("Any", sampler),
         generator=torch.Generator().manual_seed(0),

@@ -204,7 +204,8 @@ def make_entry(records: Sequence[CellRecord], heading: Heading, confidence: floa
 
 def _machine(result: Result) -> str:
     source = result.provenance
-    return f"{source.device}, {source.parallel} {'fit' if source.parallel == 1 else 'fits'} at a time"
+    several = f", {source.devices} devices" if source.devices > 1 else ""
+    return f"{source.device}{several}, {source.parallel} {'fit' if source.parallel == 1 else 'fits'} at a time"
 
 
 def _verified(records: Sequence[CellRecord]) -> Verified:

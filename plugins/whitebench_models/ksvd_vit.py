@@ -120,6 +120,7 @@ KSVD_VIT = ModelSpec(
     build=_build,
     head="head",
     penalty=own_term,
+    is_penalty_additive=False,  # J is a mean over samples, J^2 is not
     trace=INPUTS_TRACE,
     layout=layout,
     reference=Reference(

@@ -12,9 +12,8 @@ eps2 is the squared distortion. A negative loss is normal: for k balanced classe
 (D / 2k) log(1 + k / eps2) - (D / 2) log(1 + 1 / eps2).
 
 Classes come from the largest entry of each target row, so that label smoothing changes nothing. Only the classes' Gram
-matrices (C, D, D) are made, never a B x B membership matrix. Over several processes Grams and counts are summed with
-their gradients: the loss is that of the whole batch, on each of them. Sums and Cholesky factors are float32 or finer,
-whatever the precision around them; batched LU (torch.logdet) gave NaN on some CPUs.
+matrices (C, D, D) are made, never a B x B membership matrix. Sums and Cholesky factors are float32 or finer, whatever
+the precision around them; batched LU (torch.logdet) gave NaN on some CPUs.
 
 B batch, C classes, D width of the features.
 """
@@ -24,10 +23,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from whitebench import ObjectiveSpec, Reference, WhitebenchError
 
@@ -65,9 +62,6 @@ class MCR2(nn.Module):
             unit_BD = F.normalize(features_BD.to(precision), dim=-1, eps=_LEAST_NORM)
             grams_CDD = class_grams(unit_BD, labels_B, self.classes)
             counts_C = torch.bincount(labels_B, minlength=self.classes).to(precision)
-            if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-                grams_CDD = all_reduce(grams_CDD)  # type: ignore[no-untyped-call]  # torch's own, with gradients
-                dist.all_reduce(counts_C)
             return self._loss(grams_CDD, counts_C)
 
     def _loss(self, grams_CDD: Tensor, counts_C: Tensor) -> Tensor:

@@ -122,6 +122,7 @@ def test_a_cells_costs_follow_from_its_epochs_and_its_model(make_plan: MakePlan,
     assert costs["macs"].value == 4 * 8 + 8 * 3
     assert costs["training-rate"].value == pytest.approx(60 * len(steady) / sum(steady), rel=1e-12)
     assert costs["training-time"].value == outcome.training_seconds == pytest.approx(sum(seconds), rel=1e-12)
+    assert costs["device-hours"].value == pytest.approx(sum(seconds) / 3600, rel=1e-12)  # of one device
     assert {name: (one.unit, one.direction) for name, one in costs.items()} == {
         "parameters": ("", "lower"),
         "macs": ("per sample", "lower"),
@@ -129,6 +130,7 @@ def test_a_cells_costs_follow_from_its_epochs_and_its_model(make_plan: MakePlan,
         "inference-rate": ("samples/s", "higher"),
         "peak-memory": ("bytes", "lower"),
         "training-time": ("s", "lower"),
+        "device-hours": ("h", "lower"),
         "measuring-time": ("s", "none"),
         "measuring-memory": ("bytes", "none"),
     }

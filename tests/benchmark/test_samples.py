@@ -145,7 +145,8 @@ def test_in_order_is_the_samples_own_order() -> None:
 
 
 def test_batches_are_cut_from_the_whole_tensors() -> None:
-    inputs, labels = TensorBatches(Samples(inputs=INPUTS, labels=LABELS))[torch.tensor([2, 0])]
+    inputs, labels, count = TensorBatches(Samples(inputs=INPUTS, labels=LABELS))[torch.tensor([2, 0])]
+    assert count == 2
     assert inputs.tolist() == [[4.0, 4.0], [1.0, -2.5]]
     assert labels.tolist() == [1, 0]
 

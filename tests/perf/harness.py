@@ -41,7 +41,9 @@ def main() -> None:
     launcher.warm()
     with tempfile.TemporaryDirectory(prefix="whitebench-perf-") as name:
         folder = Path(name)
-        measures = (measure_help, measure_start, measure_training, measure_parallel, measure_conductor)
+        measures = (
+            measure_help, measure_start, measure_training, measure_parallel, measure_devices, measure_conductor
+        )  # fmt: skip
         print_each(partial(measure, launcher, folder) for measure in measures)
     launcher.close()
 
@@ -116,6 +118,23 @@ def measure_parallel(launcher: Launcher, folder: Path) -> list[Line]:
     ]
 
 
+def measure_devices(launcher: Launcher, folder: Path) -> list[Line]:
+    """Time one fit on one processor and on two, whole and by an epoch's training."""
+    plans = [
+        dataclasses.replace(plan_of(f"devices-{number}", folder, label="vit", epochs=15), devices=number)
+        for number in (1, 2)
+    ]
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    one, two = in_turns(
+        FEW, *(partial(_whole, launcher, [plan], at_a_time=1, seconds=seconds[plan.devices]) for plan in plans)
+    )
+    return [
+        Line(what="a fit's training on one device / on two (processes on the processor, vit of smoke): an epoch",
+             aim=1.5, is_least=True, first=seconds[1], second=seconds[2]),
+        Line(what="the same: the whole fit, with the start of two processes", aim=None, first=one, second=two),
+    ]  # fmt: skip
+
+
 def measure_conductor(_launcher: Launcher, folder: Path) -> list[Line]:
     """Run `smoke` once and see what its conductor takes of it."""
     home = folder / "suite"
@@ -186,7 +205,10 @@ def _first_words(launcher: Launcher, plan: FitPlan) -> float:
     return seconds
 
 
-def _whole(launcher: Launcher, plans: Sequence[FitPlan], *, at_a_time: int) -> float:
+def _whole(
+    launcher: Launcher, plans: Sequence[FitPlan], *, at_a_time: int, seconds: list[float] | None = None
+) -> float:
+    """Return how long all fits take; `seconds` gets each epoch's but the first, which pays for warming up."""
     began = time.perf_counter()
     waiting, running = [_cleared(plan) for plan in plans], list[RunningFit]()
     while waiting or running:
@@ -195,6 +217,8 @@ def _whole(launcher: Launcher, plans: Sequence[FitPlan], *, at_a_time: int) -> f
         for fit in wait_for(running, 10.0):
             said = fit.receive()
             if isinstance(said, EpochEnded):
+                if seconds is not None and said.epoch > 1:
+                    seconds.append(said.seconds)
                 fit.answer("go")
             elif said is not None:
                 assert isinstance(said, Fitted), said

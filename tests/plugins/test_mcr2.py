@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from whitebench import WhitebenchError
 from whitebench_objectives.mcr2 import MCR2, MCR2Options, class_grams, log_volume
@@ -141,32 +137,6 @@ def test_the_log_volume_is_numpy_s() -> None:
     grams = A @ A.transpose(0, 2, 1)
     expected = np.linalg.slogdet(np.eye(5) + grams)[1]
     np.testing.assert_allclose(log_volume(torch.from_numpy(grams)).numpy(), expected, rtol=1e-12)
-
-
-def _rank(rank: int, place: str, features: Tensor, labels: Tensor) -> None:
-    """Compute loss and gradient of every other sample as one of two processes and write them down."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
-    mine = features[rank::2].clone().requires_grad_()
-    loss = MCR2(MCR2Options(), 3, features.shape[1])(mine, hot(labels[rank::2], 3))
-    loss.backward()
-    torch.save((loss.detach(), mine.grad), f"{place}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_share_one_loss_and_their_gradients_average_to_those_of_one(tmp_path: Path) -> None:
-    features, labels = torch.randn(16, 5, dtype=torch.float64), torch.arange(16) % 3
-    spawn(_rank, (str(tmp_path), features, labels), nprocs=2)  # type: ignore[no-untyped-call]
-    whole = features.clone().requires_grad_()
-    loss = MCR2(MCR2Options(), 3, 5)(whole, hot(labels, 3))
-    loss.backward()
-    assert whole.grad is not None
-    for rank in range(2):
-        its_loss, its_gradient = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert its_loss.item() == NATS(loss.item(), rel=1e-12)
-        # Data-parallel training averages over processes what each passes back to the weights.
-        torch.testing.assert_close(its_gradient / 2, whole.grad[rank::2], rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("options", [{"eps2": 0.0}, {"gamma1": -1.0}, {"gamma2": 0.0}])

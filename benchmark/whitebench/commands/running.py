@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from whitebench.catalog import Catalog
+    from whitebench.crew import Crew
+    from whitebench.devices import Accelerator
     from whitebench.events import Event
+    from whitebench.here import Here
+    from whitebench.launch import Launcher
     from whitebench.ledger import PlannedCell
     from whitebench.screen import Screen
     from whitebench.store import Store
+    from whitebench.suite import Suite
 
 FAILED, INTERRUPTED = 1, 130
 """Exit codes: some cells failed; stopped by Ctrl-C or a signal."""
@@ -60,14 +66,56 @@ def retry(suite: str, **options: Any) -> int:
 def _work(
     suite: str,
     *,
+    plugins: Sequence[Path],
+    overrides: Sequence[str],
+    models: Sequence[str],
+    tasks: Sequence[str],
+    seeds: str | None,
+    devices: int | None,
+    num_nodes: int | None,
+    in_process: bool,
+    **options: Any,
+) -> int:
+    from whitebench.muster import Muster
+
+    muster = Muster.read(os.environ)
+    if muster is None and (num_nodes or 1) > 1:
+        raise WhitebenchError(_how_to_start(num_nodes or 1, devices or 1))
+    each = muster.devices_each(devices, num_nodes) if muster else devices or 1
+    catalog, whole, cells = select_cells(suite, plugins, overrides, models=models, tasks=tasks, seeds=seeds)
+    if in_process:
+        _need_one(cells, devices=each * (muster.members if muster else 1))
+    given: Any = {"plugins": plugins, "overrides": overrides, "devices": each, "in_process": in_process, **options}
+    if muster is None:
+        return _conduct(suite, catalog, whole, cells, crew=None, **given)
+    from whitebench.crew import Crew
+    from whitebench.launch import Launcher
+
+    crew = Crew(muster)
+    if not crew.is_conductor:
+        _refuse_missing(each, crew, options["accelerator"], whole)
+        crew.follow(Launcher(threads=whole.budget.threads))
+        return 0
+    try:
+        return _conduct(suite, catalog, whole, cells, crew=crew, **given)
+    finally:
+        crew.disband()
+
+
+def _conduct(
+    suite: str,
+    catalog: Catalog,
+    whole: Suite,
+    cells: Sequence[PlannedCell],
+    *,
+    crew: Crew | None,
     retry: bool,
     plugins: Sequence[Path],
     overrides: Sequence[str],
     store: str | None,
-    models: Sequence[str],
-    tasks: Sequence[str],
-    seeds: str | None,
     parallel: int | None,
+    devices: int,
+    accelerator: Accelerator,
     max_failures: int | None,
     in_process: bool,
 ) -> int:
@@ -76,25 +124,22 @@ def _work(
     from whitebench.ledger import ledger_of, owed_cells
     from whitebench.provenance import usable_cores
 
-    catalog, whole, cells = select_cells(suite, plugins, overrides, models=models, tasks=tasks, seeds=seeds)
-    if in_process:
-        _need_one(cells)
     uri = resolve_uri(store)
     see_that_it_can_be_written(uri)
-    at_a_time = 1 if in_process else parallel or max(1, usable_cores() // whole.budget.threads)
+    at_a_time = parallel or max(1, usable_cores() // (whole.budget.threads * devices))
+    at_a_time = 1 if in_process or crew else at_a_time
     home = home_of(uri)
     console = open_console()
     say_that_it_starts(console)
-    from whitebench.here import Here
-    from whitebench.launch import Launcher  # its server loads torch while MLflow is imported here
-
-    launcher = Here() if in_process else Launcher(threads=whole.budget.threads)
+    launcher = _launcher(crew, whole.budget.threads, in_process=in_process)
     from whitebench.conductor import Conductor
     from whitebench.feasibility import refuse_impossible
+    from whitebench.launch import Launcher
     from whitebench.progress import Progress
     from whitebench.screen import watch
     from whitebench.store import Store
 
+    everywhere = _refuse_missing(devices, crew, accelerator, whole)
     opened = Store(uri) if exists(uri) else None
     if opened is not None:
         _deliver(console, opened, home)
@@ -102,7 +147,8 @@ def _work(
     if retry and not owed_cells(ledger, cells, retry=True):
         report.print_lines(console, [f"No cell of {whole.name} has failed: there is nothing to do once more."])
     if isinstance(launcher, Launcher):
-        refuse_impossible(whole, cells, ledger, launcher=launcher, plugins=plugins, at_a_time=at_a_time, retry=retry)
+        asked: Any = {"plugins": plugins, "at_a_time": at_a_time, "devices": everywhere, "retry": retry}
+        refuse_impossible(whole, cells, ledger, launcher=launcher, **asked)
     log = _log_to(home, whole.name)
     logging.getLogger("whitebench.outage").addHandler(_Spoken(console))
     if overrides:
@@ -126,6 +172,8 @@ def _work(
             parallel=at_a_time,
             tell=_teller(screen, catalog, complaints),
             max_failures=max_failures,
+            devices=devices,
+            is_on_cpu=accelerator == "cpu",
         ).run(ledger, cells, retry=retry)
     again = report.options_again(suite, plugins=plugins, overrides=overrides, store=_typed("store", store))
     left = 0 if retry else failed_before
@@ -161,7 +209,40 @@ class _Spoken(logging.Handler):
         self._console.print(record.getMessage(), highlight=False, markup=False, soft_wrap=True)
 
 
-def _need_one(cells: Sequence[PlannedCell]) -> None:
+def _launcher(crew: Crew | None, threads: int, *, in_process: bool) -> Launcher | Here:
+    """Return what starts fits; its server loads torch while MLflow is imported here."""
+    from whitebench.here import Here
+    from whitebench.launch import Launcher
+
+    if in_process:
+        return Here()
+    if crew is None:
+        return Launcher(threads=threads)
+    from whitebench.crew import CrewLauncher
+
+    return CrewLauncher(crew, threads=threads)
+
+
+def _refuse_missing(each: int, crew: Crew | None, accelerator: Accelerator, suite: Suite) -> int:
+    """Refuse devices that are not here; return how many a fit has on all machines."""
+    from whitebench.devices import refuse_missing
+
+    here, everywhere = (crew.muster.local_members, crew.muster.members) if crew else (1, 1)
+    refuse_missing(each * here, each * everywhere, accelerator, suite.budget)
+    return each * everywhere
+
+
+def _how_to_start(machines: int, devices: int) -> str:
+    return (
+        f"--num-nodes {machines}: start the same command on each of the machines, by "
+        f"`torchrun --nnodes {machines} --nproc-per-node {devices} --rdzv-backend c10d --rdzv-endpoint FIRST:29500 "
+        f"--no-python whitebench run …`, or by `srun --nodes {machines} --ntasks-per-node {devices} whitebench run …`"
+    )
+
+
+def _need_one(cells: Sequence[PlannedCell], *, devices: int) -> None:
+    if devices > 1:
+        raise WhitebenchError("--in-process trains in this very process, which takes one device: leave out --devices")
     if len(cells) != 1:
         one = cells[0].name
         raise WhitebenchError(
