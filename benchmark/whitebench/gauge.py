@@ -1,7 +1,6 @@
 """How much one cell differs from itself: its fit repeated with the same seed, as the suite says and in other settings.
 
-The settings are numbers of threads, the other precision, and the processor where there is a GPU. A fit uses one device,
-so their number is none of the settings.
+The settings are numbers of threads, the other precision, two devices, and the processor where there is a GPU.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from whitebench.audit import Exhibit, plan_again, spoilers
 from whitebench.budget import Budget
@@ -32,6 +33,7 @@ class Setting:
     name: str = ""
     """`threads=2`; empty where in nothing."""
     budget: Budget
+    devices: int = 1
     is_on_cpu: bool = False
 
 
@@ -50,6 +52,17 @@ def settings_of(budget: Budget, cores: int, *, is_solved: bool) -> list[Setting]
     if budget.precision == "32":
         return [*found, Setting(name="precision=bf16-mixed", budget=replace(budget, precision="bf16-mixed"))]
     return [*found, Setting(name="precision=32", budget=replace(budget, precision="32"))]
+
+
+def _elsewhere(budget: Budget, own: Provenance, *, is_solved: bool) -> list[Setting]:
+    """Return the settings in which as much is computed on other devices: on two, and on the processor."""
+    is_on_gpu = not own.is_deterministic
+    has_two = torch.cuda.device_count() > 1 if is_on_gpu else True
+    two = has_two and budget.batch_size > 1 and not is_solved
+    return [
+        *([Setting(name="devices=2", budget=budget, devices=2)] if two else []),
+        *([Setting(name="device=cpu", budget=budget, is_on_cpu=True)] if is_on_gpu else []),
+    ]
 
 
 def calibrate(
@@ -96,8 +109,7 @@ def calibrate(
                 raise WhitebenchError(f"{name} cannot be repeated: {outcome.kind}: {outcome.message}")
             if not found:
                 found.append(_stored(result.scores, result.provenance, outcome.provenance))
-                if not outcome.provenance.is_deterministic:
-                    others.append(Setting(name="device=cpu", budget=suite.budget, is_on_cpu=True))
+                others += _elsewhere(suite.budget, outcome.provenance, is_solved=result.is_solved)
             found.append(_repetition(setting.name, outcome.scores, outcome.provenance))
             tell(setting.name, "")
         for setting, outcome in _repeated(plan, launcher, others):
@@ -114,7 +126,9 @@ def _repeated(
 ) -> Iterator[tuple[Setting, Fitted | Failure]]:
     for number, setting in enumerate(settings):
         folder = plan.folder / f"{number}-{setting.name or 'own'}"
-        again = replace(plan, budget=setting.budget, is_on_cpu=setting.is_on_cpu, folder=folder)
+        again = replace(
+            plan, budget=setting.budget, devices=setting.devices, is_on_cpu=setting.is_on_cpu, folder=folder
+        )
         for _, outcome in outcomes(launcher, [again]):
             assert isinstance(outcome, Fitted | Failure)
             yield setting, outcome

@@ -139,7 +139,7 @@ def noise(board: Board, mark: str) -> str:
     is_share = board.heading.unit == SHARE
     size = f"{(percent if is_share else plus_minus)(floor, None)}{' points' if is_share else ''}"
     if floor == 0:
-        return f" Noise floor {size}: one cell repeated with other threads and precisions gave the same value."
+        return f" Noise floor {size}: one cell repeated in other settings gave the same value."
     return f" {mark} where it is within the noise floor, {size}: as much as one cell differs from itself when repeated."
 
 

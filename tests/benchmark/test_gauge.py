@@ -68,7 +68,7 @@ def test_a_suite_is_calibrated_and_its_board_can_read_the_noise_floor(
     found = json.loads(typed("--json"))
     settings = [one["setting"] for one in found["repetitions"]]
     assert settings[:3] == ["", "", ""]  # the stored result, and two repetitions
-    assert settings[-1] == "precision=bf16-mixed"
+    assert settings[-2:] == ["precision=bf16-mixed", "devices=2"]
     assert found["at_equal_settings"] == {"error": 0.0, "accuracy": 0.0}
     after = ledger_of(whole, catalog, store)
     assert after.noise_floor == found["across_settings"]
@@ -109,7 +109,7 @@ def test_a_setting_in_which_the_cell_fails_is_left_out_and_said(
         whole, catalog, store, Clumsy(threads=1), exhibit, plugins=[plugin], work=tmp_path, cores=1, repeats=1,
         tell=lambda setting, why: told.append((setting, why)),
     )  # fmt: skip
-    assert [one.setting for one in found.repetitions] == ["", ""]
-    assert told[0] == ("", "")
+    assert [one.setting for one in found.repetitions] == ["", "", "devices=2"]
+    assert [setting for setting, why in told if not why] == ["", "devices=2"]
     assert told[1][0] == "precision=bf16-mixed"
     assert told[1][1].startswith("error: RuntimeError: the model broke")

@@ -57,6 +57,4 @@ def test_the_legend_says_how_large_the_floor_is_and_where_it_comes_from(board: B
     )
     assert "noise" not in legend(make_board(world.full(), world.heading()))
     exact = make_board(world.full(), replace(world.heading(), noise_floor={"accuracy": 0.0}))
-    assert "Noise floor 0.0 points: one cell repeated with other threads and precisions gave the same value" in legend(
-        exact
-    )
+    assert "Noise floor 0.0 points: one cell repeated in other settings gave the same value" in legend(exact)

@@ -44,9 +44,9 @@ def calibrate(
 ) -> int:
     """Repeat one finished cell of SUITE with the same seed, and say how far its scores lie apart.
 
-    First as the suite says, then with one, two and all threads, the other precision, and without the GPU where there is
-    one. The largest difference is the suite's noise floor: smaller ones on its board say nothing. Nothing is ranked by
-    what comes out, and no opening of the test split is counted.
+    First as the suite says, then with one, two and all threads, the other precision, two devices, and without the GPU
+    where there is one. The largest difference is the suite's noise floor: smaller ones on its board say nothing.
+    Nothing is ranked by what comes out, and no opening of the test split is counted.
     """
     from whitebench.address import home_of
     from whitebench.interruption import Interruption
