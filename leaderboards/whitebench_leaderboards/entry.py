@@ -96,9 +96,6 @@ class Entry:
     """Whether its numbers come from stale cells, because it has no others."""
     cells: tuple[EntryCell, ...]
     primary: Summary
-    scores: tuple[Summary, ...]
-    """Every score but the primary one."""
-    costs: tuple[Summary, ...]
     validation: Summary
     spent: Spent | None
     choice: str
@@ -122,6 +119,23 @@ class Entry:
     p_best: float | None = None
     """How likely the data would look so much worse than somebody's if it were the best, corrected by Holm."""
     seeds_planned: int
+    results: Mapping[int, Result] = field(repr=False)
+    """What its numbers come from, by seed."""
+
+    @cached_property
+    def scores(self) -> tuple[Summary, ...]:
+        """Return every score but the primary one; made when they are asked for, as the costs are."""
+        names = distinct(score.name for result in self.results.values() for score in result.scores)
+        return tuple(self._summary(name) for name in names if name != self.primary.name)
+
+    @cached_property
+    def costs(self) -> tuple[Summary, ...]:
+        """Return what it cost."""
+        names = distinct(cost.name for result in self.results.values() for cost in result.costs)
+        return tuple(self._summary(name) for name in names)
+
+    def _summary(self, name: str) -> Summary:
+        return _summary(name, self.results, self.primary.confidence)
 
     @property
     def is_tied(self) -> bool:
@@ -163,8 +177,6 @@ def make_entry(records: Sequence[CellRecord], heading: Heading, confidence: floa
     finished = [record for record in records if record.state == "finished" and record.result]
     stale = [record for record in records if record.state == "stale" and record.result]
     results = {record.cell.seed: record.result for record in finished or stale if record.result}
-    names = distinct(score.name for result in results.values() for score in result.scores)
-    costs = distinct(cost.name for result in results.values() for cost in result.costs)
     primary = _summary(heading.primary, results, confidence, heading.direction, heading.unit)
     validation = {seed: result.validation for seed, result in results.items()}
     return Entry(
@@ -175,8 +187,6 @@ def make_entry(records: Sequence[CellRecord], heading: Heading, confidence: floa
         is_stale=bool(stale) and not finished,
         cells=tuple(_cell(record, heading.primary) for record in records),
         primary=primary,
-        scores=tuple(_summary(name, results, confidence) for name in names if name != heading.primary),
-        costs=tuple(_summary(name, results, confidence) for name in costs),
         validation=Summary(
             name="validation",
             direction=heading.direction,
@@ -199,6 +209,7 @@ def make_entry(records: Sequence[CellRecord], heading: Heading, confidence: floa
         verified=_verified(finished or stale),
         unranked=_why_unranked(finished, stale, primary, heading),
         seeds_planned=len(heading.seeds),
+        results=results,
     )
 
 
