@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing import connection
 from multiprocessing.forkserver import _forkserver, ensure_running
 from typing import Any, cast
@@ -167,11 +168,16 @@ class RunningFit:
         self._is_over = True
 
     def _caught(self, kind: FailureKind, message: str) -> Failure:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, DUMP)  # its ranks too, who know where the fit is
-        self._process.join(DUMP_TIME)
-        _comes_true(lambda: kin.is_group_gone(self.pid), DUMP_TIME)
+        # Its ranks too, who know where the fit is. One after the other: what several write at once cannot be read.
+        deadline = time.monotonic() + 2 * DUMP_TIME
+        for pid in (self.pid, *(one.pid for one in kin.descendants(self.pid))):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, DUMP)
+            _comes_true(partial(self._is_gone, pid), min(DUMP_TIME, deadline - time.monotonic()))
         return self._failure(kind, message)
+
+    def _is_gone(self, pid: int) -> bool:
+        return not self._process.is_alive() if pid == self.pid else kin.is_gone(pid)
 
     @property
     def _is_flooding(self) -> bool:
