@@ -15,9 +15,9 @@ from typing import Any
 
 from whitebench.plugin import LOCAL_PREFIX, Entry
 
-_SAYS_NOTHING = ("summary", "reference", "unit", "presets", "released", "solve", "asks")
+_SAYS_NOTHING = ("summary", "reference", "unit", "presets", "released", "solve", "asks", "is_penalty_additive")
 """Fields of a Spec that are for people and change no number; what a preset stands for counts as options, the weights in
-a file by their bytes, and what solves by its code."""
+a file by their bytes, what solves by its code, and how many devices share a fit not at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
