@@ -6,6 +6,7 @@ import bdb
 import contextlib
 import faulthandler
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -50,6 +51,7 @@ def run_child(plan: FitPlan, channel: Connection[Any, Any], lifeline: Connection
     What it says goes through `channel` with the moment at which it was said; `beats` holds the moment of its
     last sign of life.
     """
+    _collect_own_garbage()
     os.setpgid(0, 0)
     os.environ.pop("PYTHONSAFEPATH", None)  # for the server alone, not for what a fit starts
     adopt_orphans()
@@ -64,6 +66,12 @@ def run_child(plan: FitPlan, channel: Connection[Any, Any], lifeline: Connection
     channel.send((time.monotonic(), outcome))
 
 
+def _collect_own_garbage() -> None:
+    """Collect garbage as Python does, but never look through what the server has imported: that stays."""
+    gc.freeze()
+    gc.enable()
+
+
 def run_question(
     question: Callable[[FitPlan], object],
     plan: FitPlan,
@@ -71,6 +79,7 @@ def run_question(
     lifeline: Connection[Any, Any],
 ) -> None:
     """Ask `question` about a plan in its own process: what it raised goes to the conductor, what it printed nowhere."""
+    _collect_own_garbage()
     os.setpgid(0, 0)
     for number in OUTSIDE:
         signal.signal(number, signal.SIG_DFL)  # the server is deaf to them

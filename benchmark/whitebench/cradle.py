@@ -6,6 +6,7 @@ Nobody else imports this room: it changes the process that it is imported in.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import warnings
 
@@ -20,6 +21,7 @@ def _end_all(server: int) -> None:
         end_descendants(server, seconds=GRACE)
 
 
+gc.disable()  # what is imported from here on is no garbage; a fit collects its own, see `child`
 adopt_orphans()
 atexit.register(_end_all, os.getpid())  # it goes when the conductor has gone, also by SIGKILL
 # It is told of the end of orphans too, and wonders at each on the conductor's screen.
