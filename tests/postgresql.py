@@ -8,8 +8,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -17,16 +18,26 @@ class NoServerError(RuntimeError):
     """PostgreSQL cannot be started here; says why."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A server under way."""
+
+    address: str
+    """Of an empty database in it."""
+    restart: Sequence[str]
+    """The command that ends it as if the power had failed, and starts it again."""
+
+
 @contextmanager
-def serving() -> Iterator[str]:
-    """Run a server, and give the address of an empty database in it.
+def serving(*, is_durable: bool = False) -> Iterator[Server]:
+    """Run a server with an empty database in it; only a durable one waits for the disk, as a real one does.
 
     Raises:
         NoServerError: it is not installed, or may not run as this user.
     """
     folder = _programs()
     if folder is None:
-        raise NoServerError("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+        raise NoServerError("PostgreSQL is not installed: `apt-get install postgresql` (Debian), then tests start one")
     user, account = [], None
     if os.getuid() == 0:  # it refuses to run as root
         account = next((one for one in pwd.getpwall() if one.pw_name == "postgres"), None)
@@ -41,18 +52,22 @@ def serving() -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
-    def do(program: str, *arguments: str) -> None:
-        subprocess.run(
-            [*user, str(folder / program), *arguments], cwd=home, check=True, stdout=subprocess.DEVNULL, timeout=60
-        )
+    def command(program: str, *arguments: str) -> list[str]:
+        return [*user, str(folder / program), *arguments]
 
-    do("initdb", "-D", str(home / "data"), "-A", "trust", "-U", "tester", "--no-sync")
-    do("pg_ctl", "-D", str(home / "data"), "-o", f"-p {port} -k {home}", "-l", str(home / "log"), "-w", "start")
+    def do(*command: str) -> None:
+        subprocess.run(command, cwd=home, check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+    control = command("pg_ctl", "-D", str(home / "data"), "-l", str(home / "log"), "-w")
+    do(*command("initdb", "-D", str(home / "data"), "-A", "trust", "-U", "tester", "--no-sync"))
+    do(*control, "-o", f"-p {port} -k {home} -c fsync={'on' if is_durable else 'off'}", "start")
     try:
-        do("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tester", "whitebench")
-        yield f"postgresql://tester@127.0.0.1:{port}/whitebench"
+        do(*command("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tester", "whitebench"))
+        yield Server(
+            address=f"postgresql://tester@127.0.0.1:{port}/whitebench", restart=[*control, "-m", "immediate", "restart"]
+        )
     finally:
-        do("pg_ctl", "-D", str(home / "data"), "-m", "immediate", "stop")
+        do(*control, "-m", "immediate", "stop")
         shutil.rmtree(home)
 
 

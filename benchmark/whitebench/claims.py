@@ -24,7 +24,7 @@ import psutil
 import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
-from whitebench.address import sqlite_file
+from whitebench.address import sqlite_file, without_password
 from whitebench.database import PATIENCE, open_engine
 from whitebench.errors import StoreError
 from whitebench.outage import patient
@@ -84,7 +84,7 @@ class Claims:
     def __init__(self, url: str, owner: Owner | None = None, *, patience: float = PATIENCE) -> None:
         self.owner, self.patience = owner or Owner.me(), patience
         self._engine = open_engine(url)
-        self.place = self._engine.url.render_as_string(hide_password=True)
+        self.place = without_password(url)
         self._file = sqlite_file(url)
         self._is_made = False
         self._stop = threading.Event()

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.benchmark.test_tables import assert_tables_agree, make_runs
-from tests.conftest import person
-from tests.postgresql import NoServerError, serving
+from tests.conftest import Type, person
+from tests.postgresql import NoServerError, Server, serving
+from whitebench.address import without_password
 from whitebench.claims import Claims, Owner
 from whitebench.ledger import read_ledger
 from whitebench.store import Store
@@ -22,13 +23,19 @@ WriteSuite = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A server of our own, and the address of an empty database in it."""
+def postgresql() -> Iterator[Server]:
+    """A server of our own."""
     try:
-        with serving() as address:
-            yield address
+        with serving() as server:
+            yield server
     except NoServerError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def server(postgresql: Server) -> str:
+    """The address of a database on it."""
+    return postgresql.address
 
 
 @pytest.mark.slow
@@ -62,6 +69,54 @@ def test_runs_that_begin_at_once_on_an_empty_database_share_the_suite(
     assert len(store.tracking.runs("blobs/tuning", {Tag.KIND: "trial"})) == 3
     assert store.claims.living() == {}
     assert sorted(one.name for one in tmp_path.iterdir()) == ["blobs.toml", "state"]  # nothing in the working folder
+
+
+RESTARTING = """
+import subprocess
+from whitebench import hookimpl
+
+MOMENTS = {{"FitStarted", "TrialEnded", "TestOpened"}}
+
+
+@hookimpl
+def observe(event):
+    moment = type(event).__name__
+    if moment in MOMENTS:  # the first of its kind: what is written next meets a server that goes down or comes up
+        MOMENTS.remove(moment)
+        log = open({log!r}, "a")
+        subprocess.Popen({command!r}, cwd="/", stdout=log, stderr=log)
+        print(moment, file=log, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_down_in_the_middle_of_a_run_costs_a_retry_and_no_result(
+    postgresql: Server,
+    write_suite: WriteSuite,
+    plugin: Path,
+    tmp_path: Path,
+    type_in: Type,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, observer = tmp_path / "restarts.log", tmp_path / "restarting.py"
+    observer.write_text(RESTARTING.format(log=str(log), command=list(postgresql.restart)), encoding="utf-8")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    suite = write_suite("searching", name="disturbed", seeds=2, trials=2)
+    options = ("--plugin", str(plugin), "--plugin", str(observer), "--store", postgresql.address)
+    told = type_in("whitebench", "run", str(suite), *options, env={"XDG_STATE_HOME": str(tmp_path / "state")})
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "Traceback" not in told.stdout + told.stderr
+    assert f"the store {without_password(postgresql.address)} could not be used: it does not answer" in told.stdout
+    assert log.read_text(encoding="utf-8").count("server started") == 3
+    store = Store(postgresql.address)
+    runs = [store.tracking.runs(experiment, {}) for experiment in ("disturbed", "disturbed/tuning")]
+    cells, tuning = ([(run.tags[Tag.KIND], run.tags[Tag.STATE]) for run in some] for some in runs)
+    assert cells.count(("cell", "finished")) == 2
+    assert {state for _, state in cells} <= {"finished", "superseded"}
+    assert sorted(one for one in tuning if one[1] != "superseded") == [
+        ("study", "finished"), ("trial", "complete"), ("trial", "complete")
+    ]  # fmt: skip
+    assert store.claims.living() == {}
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def main() -> None:
             lambda: measure("SQLite", f"sqlite:///{folder}/whitebench.db", folder / "sqlite", cells)
         ]
         try:
-            server = stack.enter_context(serving())
+            server = stack.enter_context(serving()).address
             measures.append(lambda: measure("PostgreSQL", server, folder / "postgresql", cells))
         except NoServerError as error:
             reason = str(error)
