@@ -28,6 +28,7 @@ _BUSY = {
     r"connection refused|could not connect|connection to server|connection reset|server closed the connection|"
     r"max retries exceeded|timed out|temporary failure in name resolution|name or service not known|"
     r"terminating connection|ssl syscall error|ssl connection has been closed|the connection is closed|"
+    r"connection aborted|connection broken|remote end closed connection|broken pipe|"
     r"consuming input failed|connection timeout expired|deadlock detected|"
     r"the database system is (starting up|shutting down)": "it does not answer",
     r"error code (429|502|503|504)|too many (connections|clients)": "it is overloaded",

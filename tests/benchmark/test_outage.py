@@ -218,6 +218,11 @@ def test_a_server_that_is_overloaded_is_tried_again_and_then_said_to_be() -> Non
         (sqlite3.OperationalError("attempt to write a readonly database"), "it cannot be written", False),
         (sqlite3.OperationalError("database is locked"), "it is locked by another process", True),
         (ConnectionResetError(104, "Connection reset by peer"), "it does not answer", True),
+        (
+            ConnectionError("('Connection aborted.', RemoteDisconnected('Remote end closed'))"),
+            "it does not answer",
+            True,
+        ),
         (sqlite3.OperationalError("password authentication failed for user"), "it does not let us in", False),
     ],
 )

@@ -113,7 +113,10 @@ def _store(kind: str) -> Iterator[tuple[Path, str]]:
     """Yield an empty folder, and where a store is to be."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="whitebench-perf-")))
-        yield folder, stack.enter_context(serving()) if kind == "PostgreSQL" else f"sqlite:///{folder}/whitebench.db"
+        yield (
+            folder,
+            stack.enter_context(serving()).address if kind == "PostgreSQL" else f"sqlite:///{folder}/whitebench.db",
+        )
 
 
 def _cpu(server: psutil.Popen) -> float:

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 FAILED, INTERRUPTED = 1, 130
 """Exit codes: some cells failed; stopped by Ctrl-C or a signal."""
 
+CLAIMS_HERE = (
+    "The claims of a store behind an MLflow server are kept on this machine: runs here share the work, while one on "
+    "another machine would do it again. From several machines use a database, --store postgresql://HOST/DATABASE"
+)
+
 
 @click.command(
     short_help="Run what is not done of a suite.",
@@ -120,7 +125,7 @@ def _conduct(
     in_process: bool,
 ) -> int:
     from whitebench import report
-    from whitebench.address import exists, home_of, resolve_uri, see_that_it_can_be_written
+    from whitebench.address import claims_url, exists, home_of, resolve_uri, see_that_it_can_be_written
     from whitebench.ledger import ledger_of, owed_cells
     from whitebench.provenance import usable_cores
 
@@ -151,6 +156,8 @@ def _conduct(
         refuse_impossible(whole, cells, ledger, launcher=launcher, **asked)
     log = _log_to(home, whole.name)
     logging.getLogger("whitebench.outage").addHandler(_Spoken(console))
+    if claims_url(uri) != uri:
+        report.print_lines(console, [CLAIMS_HERE])
     if overrides:
         console.print(f"Overridden: {', '.join(overrides)}. Results are kept apart from those of {whole.name}.")
     selected = {cell.name for cell in cells}
