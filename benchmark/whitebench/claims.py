@@ -95,13 +95,14 @@ class Claims:
         """Take a claim that is free, or whose owner is dead; return whether it is ours now."""
         self._make()
         with self._engine.begin() as database:
-            found = database.execute(sql.select(_claims).where(_claims.c.name == name)).one_or_none()
-            now = self._now(database)
+            found = database.execute(
+                sql.select(_claims, self._clock().label("now")).where(_claims.c.name == name)
+            ).one_or_none()
         if found is None:
             return self._insert(name)
         if found.owner == self.owner.token:
             return True
-        return not _is_alive(found, now) and self._take_over(name, found)
+        return not _is_alive(found, found.now) and self._take_over(name, found)
 
     @patient
     def release(self, name: str) -> None:
@@ -211,8 +212,8 @@ class Claims:
         me = self.owner
         return {"owner": me.token, "host": me.host, "pid": me.pid, "born": me.born, "beat": self._clock()}
 
-    def _clock(self) -> sql.TextClause:
-        return sql.text(_NOW[self._engine.dialect.name])
+    def _clock(self) -> sql.ColumnElement[int]:
+        return sql.literal_column(_NOW[self._engine.dialect.name], sql.BigInteger)
 
     def _now(self, database: sql.Connection) -> int:
         return int(database.execute(sql.select(self._clock())).scalar_one())

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from whitebench.contest import Contest, cell_claim, trial_claim
 from whitebench.errors import LostResultError
 from whitebench.events import CellFailed, CellFinished, CellHeld, Event, TrialEnded
+from whitebench.identity import CellName
 from whitebench.ledger import PlannedCell
 from whitebench.store import Store
-from whitebench.tags import StoredCell
+from whitebench.tables import Mark
+from whitebench.tags import StoredCell, queryable
 
 POLL = 1.0
 """Seconds after which is asked again for what somebody else is at."""
+
+NOBODY, AT_WORK, HAVING_DONE_IT = "nobody", "at work", "having done it"
+"""How another conductor was met at a cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,13 @@ class Roster:
         self.contests, self._store, self._overrides, self._tell = contests, store, overrides, tell
         self._failed_before = failed_before
         """The runs that had failed when the work was planned: they are to be done again."""
+        self._begin = 0
+        """Where in `contests` the next work is looked for."""
+        self._met: str = NOBODY
+        """Whether a cell was just found to be another conductor's."""
+        self._seen: dict[str, Mark] = {}
+        """What was last known of every run of a cell; empty until another conductor's work was met."""
+        self._turn = random.Random(store.claims.owner.token)
         self._ask_again: dict[str, float] = {}
         """When to ask again for the claims that somebody else has."""
         self._caught_up = time.monotonic()
@@ -67,14 +80,16 @@ class Roster:
 
     def next(self) -> Work | None:
         """Claim the next thing to do, or return None where all is done, held by others or waits for something."""
-        for contest in self.contests:
-            for number in contest.startable_trials:
-                if trial := self._trial(contest, number):
-                    return trial
-            for planned in contest.startable_cells:
-                if cell := self._cell(contest, planned):
-                    return cell
-        return None
+        while True:
+            self._met = NOBODY
+            for contest in self._in_turn():
+                if work := self._of(contest):
+                    return work
+                if self._met != NOBODY:
+                    break
+            else:
+                return None
+            self._step_aside()
 
     def next_below(self, stuck: Sequence[tuple[Contest, int]]) -> Work | None:
         """Claim a trial that one of the `stuck` trials waits for: its owner may be dead."""
@@ -92,6 +107,40 @@ class Roster:
             if contest.waiting_trials or contest.undecided():
                 self._catch_up(contest)
         self._caught_up = time.monotonic()
+
+    def _in_turn(self) -> Iterator[Contest]:
+        for contest in (*self.contests[self._begin :], *self.contests[: self._begin]):
+            if contest.has_work:
+                yield contest
+
+    def _of(self, contest: Contest) -> Work | None:
+        for number in contest.startable_trials:
+            if trial := self._trial(contest, number):
+                return trial
+        for planned in contest.startable_cells:
+            if cell := self._cell(contest, planned):
+                return cell
+            if self._met != NOBODY:
+                return None
+        return None
+
+    def _step_aside(self) -> None:
+        """Look for work elsewhere, for another conductor is or was here: side by side each asks after every cell."""
+        if self._met == HAVING_DONE_IT:
+            self._strike_out()
+        self._begin = self._turn.randrange(len(self.contests))
+
+    def _strike_out(self) -> None:
+        """Take off the list what others have done since the last look: to claim each cell to see that takes longer."""
+        self._seen, news = self._store.changed_cells(self._seen, self.contests[0].suite.name)
+        runs: dict[tuple[CellName, str], list[StoredCell]] = {}
+        for one in news:
+            if one.overrides == queryable(self._overrides) and not one.is_deleted:
+                runs.setdefault((one.cell, one.identity), []).append(one)
+        for contest in self.contests:
+            for cell in contest.startable_cells:
+                if self._is_done_elsewhere(runs.get((cell.name, cell.identity.digest), ())):
+                    contest.waiting_cells.remove(cell)
 
     def _trial(self, contest: Contest, number: int) -> TrialWork | None:
         claim = trial_claim(contest.study.name, number)
@@ -126,6 +175,7 @@ class Roster:
         same = [one for one in runs if one.identity == cell.identity.digest]
         if self._is_done_elsewhere(same):
             self._store.claims.release(claim)
+            self._met = HAVING_DONE_IT
             return None
         for one in runs:
             if one.state == "interrupted" or one.claim == claim:  # which nobody else has
@@ -160,5 +210,7 @@ class Roster:
         if cell is not None and claim not in self._ask_again:
             holder = self._store.claims.living(claim).get(claim)
             self._tell(CellHeld(cell=str(cell.name), by=str(holder or "another conductor")))
+        if cell is not None:
+            self._met = AT_WORK
         self._ask_again[claim] = time.monotonic() + POLL
         return False

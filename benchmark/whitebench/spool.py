@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +148,8 @@ def _is_stored(store: Store, delivery: Delivery) -> bool:
     return any(one.result_sha256 and one.identity == delivery.result.identity for one in runs)
 
 
+@cache
 def _adapter() -> TypeAdapter[Delivery]:
-    from pydantic import TypeAdapter
+    from pydantic import TypeAdapter  # 0.1 s, and a cell has one delivery
 
     return TypeAdapter(Delivery)

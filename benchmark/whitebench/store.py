@@ -1,7 +1,7 @@
 """The store: results in our own words, over MLflow's. Two experiments a suite: its cells, and its tuning.
 
-A cell's run opens when its fit starts, receives its curves, and is *finished* only once a last tag
-names the sha256 of its result.json: whoever reads never meets half a result.
+A cell's run opens when its fit starts, receives its curves, and is *finished* only once its last tags, written at once,
+say so and name the sha256 of its result.json: whoever reads never meets half a result.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ class Store:
         Counted per contestant (model with options, objective and recipe, whatever its label) and task over every
         experiment of the store: overridden suites, repeats, failures and runs deleted in MLflow too.
         """
-        same = self.tracking.runs_anywhere({Tag.KEY: key, Tag.TASK: queryable(task)})
-        return sum(int(run.tags.get(Tag.OPENINGS, 0)) for run in same)
+        same = self.tracking.marks({Tag.KEY: key, Tag.TASK: queryable(task)}, (Tag.OPENINGS,))
+        return sum(int(openings or 0) for *_, openings in same.values())
 
     def all_openings(self) -> Counter[tuple[str, str]]:
         """Return how often each test split has been opened up to now, by contestant and task as in `openings`."""
@@ -150,8 +150,7 @@ class Store:
         self.keep_files(run_id, folder)
         self.tracking.log_text(run_id, RESULT, text.decode())
         self.tracking.log_points(run_id, _scores(result))
-        self.tracking.close_run(run_id, "FINISHED", {Tag.STATE: "finished"})
-        self.tracking.tag(run_id, {Tag.RESULT: digest(text)})
+        self.tracking.close_run(run_id, "FINISHED", {Tag.STATE: "finished", Tag.RESULT: digest(text)})
         self._supersede(run_id)
 
     def keep_files(self, run_id: str, folder: Path) -> None:
@@ -316,14 +315,15 @@ class Store:
         """Return every run of a cell of `suite` under exactly these overrides, oldest first."""
         return self._cells(suite, {Tag.OVERRIDES: queryable(overrides)})
 
-    def changed_cells(self, seen: Mapping[str, Mark]) -> tuple[dict[str, Mark], list[StoredCell]]:
-        """Return the marks of the runs of all cells, by id, and those of them that are news, oldest first.
+    def changed_cells(self, seen: Mapping[str, Mark], suite: str = "") -> tuple[dict[str, Mark], list[StoredCell]]:
+        """Return the marks of the runs of all cells, or of a suite's, by id, and those that are news, oldest first.
 
         Deleted ones are included. News is what is open, and what has not the mark under which it was `seen`: a cell
         that was finished, superseded, verified, deleted or restored since then.
         """
         keys = (Tag.STATE, Tag.RESULT, Tag.OPENINGS, *VERIFICATIONS)
-        marks, news = self.tracking.changed_runs({Tag.KIND: "cell"}, keys, seen)
+        where = {Tag.KIND: "cell"} | ({Tag.SUITE: suite} if suite else {})
+        marks, news = self.tracking.changed_runs(where, keys, seen)
         return marks, self._as_they_stand(news)
 
     def runs_of(self, cell: CellName, overrides: str) -> list[StoredCell]:

@@ -88,16 +88,19 @@ class Tables:
             query = query.where(_runs.c.status == "RUNNING")
         if not with_deleted:
             query = query.where(_runs.c.lifecycle_stage == "active")
-        # A database may take capitals for small letters.
-        return [run for run in self._with_tags(query) if all(run.tags.get(name) == where[name] for name in where)]
+        with self._engine.connect() as database:
+            found = self._with_tags(database, query)
+            # A database may take capitals for small letters.
+            return [run for run in found if all(run.tags.get(name) == where[name] for name in where)]
 
     def of(self, run_ids: Sequence[str]) -> list[TrackedRun]:
         """Return those of the runs that are there, deleted ones included."""
-        return [
-            run
-            for piece in _pieces(run_ids)
-            for run in self._with_tags(sql.select(_runs).where(_runs.c.run_uuid.in_(piece)))
-        ]
+        with self._engine.connect() as database:
+            return [
+                run
+                for piece in _pieces(run_ids)
+                for run in self._with_tags(database, sql.select(_runs).where(_runs.c.run_uuid.in_(piece)))
+            ]
 
     def marks(self, where: Mapping[str, str], keys: Sequence[str]) -> dict[str, Mark]:
         """Return the marks of the runs that carry all of these tags, deleted ones included, by the run's id.
@@ -113,7 +116,8 @@ class Tables:
         joined: sql.FromClause = _runs
         for key, tag in zip(keys, kept, strict=True):
             joined = joined.outerjoin(tag, sql.and_(tag.c.run_uuid == _runs.c.run_uuid, tag.c.key == key))
-        rows = self._rows(query.select_from(joined).where(*_carrying(where)))
+        with self._engine.connect() as database:
+            rows = self._rows(database, query.select_from(joined).where(*_carrying(where)))
         return {
             run_id: (status == "RUNNING", ended, stage == "deleted", *values)
             for run_id, status, ended, stage, *values in rows
@@ -122,19 +126,21 @@ class Tables:
     def curve(self, run_id: str, name: str) -> list[tuple[int, float]]:
         """Return all that was logged of a curve as steps and values, in the order in which it was."""
         query = sql.select(_metrics.c.step, _metrics.c.value).order_by(_metrics.c.timestamp)
-        return [tuple(row) for row in self._rows(query.where(_metrics.c.run_uuid == run_id, _metrics.c.key == name))]
+        with self._engine.connect() as database:
+            rows = self._rows(database, query.where(_metrics.c.run_uuid == run_id, _metrics.c.key == name))
+        return [tuple(row) for row in rows]
 
-    def _with_tags(self, query: sql.Select[Any]) -> Iterator[TrackedRun]:
-        for piece in _pieces(self._rows(query)):
+    def _with_tags(self, database: sql.Connection, query: sql.Select[Any]) -> Iterator[TrackedRun]:
+        for piece in _pieces(self._rows(database, query)):
             tags: dict[str, dict[str, str]] = {row.run_uuid: {} for row in piece}
-            for run_id, key, value in self._rows(sql.select(_tags).where(_tags.c.run_uuid.in_(list(tags)))):
+            theirs = sql.select(_tags).where(_tags.c.run_uuid.in_(list(tags)))
+            for run_id, key, value in self._rows(database, theirs):
                 tags[run_id][key] = value
             yield from (_tracked(row, tags[row.run_uuid]) for row in piece)
 
-    def _rows(self, query: sql.Select[Any]) -> Sequence[Any]:
-        with self._engine.connect() as database:
-            self._is_made = self._is_made or sql.inspect(database).has_table(_runs.name)
-            return database.execute(query).all() if self._is_made else []
+    def _rows(self, database: sql.Connection, query: sql.Select[Any]) -> Sequence[Any]:
+        self._is_made = self._is_made or sql.inspect(database).has_table(_runs.name)
+        return database.execute(query).all() if self._is_made else []
 
 
 def _carrying(where: Mapping[str, str]) -> list[sql.ColumnElement[bool]]:

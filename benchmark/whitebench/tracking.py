@@ -82,9 +82,10 @@ class Tracking:
 
     @patient
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags one after the other, in their order."""
-        for name, value in tags.items():
-            self._client.set_tag(run_id, name, value)
+        """Set tags, all of them or none."""
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     @patient
     def run(self, run_id: str) -> TrackedRun:

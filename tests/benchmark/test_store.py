@@ -308,7 +308,8 @@ def test_a_run_whose_owner_died_between_its_last_tag_and_its_end_is_ended_as_wha
     [trial] = shared.tracking.runs("late/tuning", {Tag.KIND: "trial"})
     ended = {client(shared).get_run(run_id).info.status for run_id in (trial.run_id, cell)}
     assert ended == {"KILLED", "FINISHED"}
-    assert [one.state for one in shared.cells("late", "")] == ["interrupted"]  # its result is not named
+    assert [one.state for one in shared.cells("late", "")] == ["finished"]  # and its result is whole
+    assert to_json(shared.result(shared.cells("late", "")[0])) == to_json(result("late"))
 
 
 def test_what_a_living_conductor_has_open_is_left_to_it(shared: Store) -> None:

@@ -19,7 +19,7 @@ from whitebench.ledger import PlannedCell
 from whitebench.provenance import Provenance
 from whitebench.result import Chosen, Result, Score
 from whitebench.store import Store
-from whitebench.tables import TrackedRun
+from whitebench.tables import Mark, TrackedRun
 from whitebench.tracking import Point, Status, Tracking
 
 SAMPLES, LAYERS = 359, 4
@@ -98,8 +98,8 @@ class Gathered:
     def runs(self, _experiment: str, _where: Mapping[str, str]) -> list[TrackedRun]:
         return []
 
-    def runs_anywhere(self, _where: Mapping[str, str]) -> list[TrackedRun]:
-        return []
+    def marks(self, _where: Mapping[str, str], _keys: Sequence[str]) -> dict[str, Mark]:
+        return {}
 
     def log_params(self, run_id: str, values: Mapping[str, object]) -> None:
         self.params += [{"run_uuid": run_id, "key": key, "value": str(value)} for key, value in values.items()]
@@ -153,17 +153,18 @@ def _add(store: Store, cell: PlannedCell, folder: Path) -> None:
 def _result(cell: PlannedCell, draw: random.Random, accuracy: float) -> Result:
     """Return a result that MLflow has 40 metrics of: 24 scores, the layers of 8 of them, and 8 costs."""
     layered = [f"inside/{number}" for number in range(8)]
-    scores = [_score("accuracy", accuracy), *(_score(f"outside/{number}", draw.random()) for number in range(15))]
-    scores += [_score(name, draw.random(), [draw.random() for _ in range(LAYERS)]) for name in layered]
+    scores = [score("accuracy", accuracy), *(score(f"outside/{number}", draw.random()) for number in range(15))]
+    scores += [score(name, draw.random(), [draw.random() for _ in range(LAYERS)]) for name in layered]
     return Result(
         cell=cell.name, identity=cell.identity.digest, primary="accuracy", scores=scores,
-        costs=[_score(f"cost-{number}", draw.random()) for number in range(8)], chosen=CHOSEN, epochs_allowed=15,
+        costs=[score(f"cost-{number}", draw.random()) for number in range(8)], chosen=CHOSEN, epochs_allowed=15,
         reported_epoch=15, validation=accuracy, test_samples=SAMPLES, test_openings=1, predictions_sha256="d" * 64,
         weights_sha256="e" * 64, provenance=PROVENANCE,
     )  # fmt: skip
 
 
-def _score(name: str, value: float, profile: Sequence[float] = ()) -> Score:
+def score(name: str, value: float, profile: Sequence[float] = ()) -> Score:
+    """Return a score, with a null and a spread where it has layers."""
     null = tuple(value / 2 for _ in profile)
     return Score(
         name=name, metric=name.partition("/")[0], version=1, direction="higher", unit="share", value=value,
