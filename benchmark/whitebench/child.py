@@ -26,7 +26,6 @@ from whitebench.fault import failure_of
 from whitebench.fit import Answer, FitPlan, Fitted, Message, Outcome, Pruned
 from whitebench.kin import adopt_orphans, end_group
 from whitebench.ranks import run_ranks
-from whitebench.result import Failure
 from whitebench.transcript import size
 
 MIB = 2**20
@@ -78,7 +77,10 @@ def run_question(
     channel: Connection[Any, Any],
     lifeline: Connection[Any, Any],
 ) -> None:
-    """Ask `question` about a plan in its own process: what it raised goes to the conductor, what it printed nowhere."""
+    """Ask `question` about a plan in its own process: its answer, or what it raised, goes to the conductor.
+
+    What it prints goes nowhere.
+    """
     _collect_own_garbage()
     os.setpgid(0, 0)
     for number in OUTSIDE:
@@ -86,11 +88,11 @@ def run_question(
     _hold(lifeline, plan)
     _silence()
     try:
-        question(plan)
-        raised: Failure | None = None
+        answer = question(plan)
     except BaseException as error:  # whatever a stranger's model does, it is a Failure
-        raised = failure_of(error, plan)
-    channel.send(raised)
+        memory.lift_limit()
+        answer = failure_of(error, plan)
+    channel.send(answer)
 
 
 def _hold(lifeline: Connection[Any, Any], plan: FitPlan) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from whitebench import __version__
-from whitebench.commands import calibrating, doctor, reading, running, verifying, weights
+from whitebench.commands import calibrating, doctor, planning, reading, running, verifying, weights
 from whitebench.commands.running import INTERRUPTED
 from whitebench.errors import WhitebenchError, near_misses
 from whitebench.faultlog import keep_traceback
@@ -81,7 +81,7 @@ def cli() -> None:
 
 for _command in (
     reading.list_items,
-    reading.plan,
+    planning.plan,
     running.run,
     running.retry,
     reading.status,

@@ -16,6 +16,9 @@ from whitebench.result import Failure
 from whitebench.suite import Suite
 from whitebench.wording import plain
 
+NOWHERE = Path()
+"""For a question that writes nothing."""
+
 PATIENCE = 120.0
 """Seconds for building one model and one pass through it; a fit that hangs has a limit of its own."""
 
@@ -70,7 +73,7 @@ def reasons(
     """
     firsts = {(cell.name.contestant, cell.name.task): cell for cell in reversed(cells)}
     pairs = dict(reversed(firsts.items()))
-    plans = [_plan_of(suite, cell, plugins, devices) for cell in pairs.values()]
+    plans = [plan_of(suite, cell, plugins, devices=devices) for cell in pairs.values()]
     limits = suite.limits
     seconds = min(PATIENCE, limits.stall_minutes * 60, limits.fit_minutes * 60)
     return dict(zip(pairs, launcher.ask(attempt, plans, seconds=seconds, at_a_time=at_a_time), strict=True))
@@ -110,7 +113,10 @@ def _proven(ledger: Ledger) -> set[str]:
     return {record.cell.contestant for record in ledger.records if record.state == "finished"}
 
 
-def _plan_of(suite: Suite, cell: PlannedCell, plugins: Sequence[Path], devices: int) -> FitPlan:
+def plan_of(
+    suite: Suite, cell: PlannedCell, plugins: Sequence[Path], *, devices: int = 1, folder: Path = NOWHERE
+) -> FitPlan:
+    """Return the plan of a cell at its recipe's stated values: for a question about it, not to be run."""
     recipe = suite.recipe_of(cell.contestant)
     return FitPlan(
         name=str(cell.name),
@@ -126,7 +132,8 @@ def _plan_of(suite: Suite, cell: PlannedCell, plugins: Sequence[Path], devices: 
         seed=cell.name.seed,
         devices=devices,
         plugins=[path.resolve() for path in plugins],
-        folder=Path(),  # nothing is written
+        folder=folder,
+        limits=suite.limits,
     )
 
 

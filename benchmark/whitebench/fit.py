@@ -131,6 +131,25 @@ class Pruned:
     epoch: int
 
 
+STEPS = 10
+"""Training steps of an epoch of a fit in small at most, and batches of its validation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """What a fit would take, told from a few of its steps. Seconds, and bytes."""
+
+    start: float
+    """Before the first step: data and model, and what the first epoch takes longer than the others."""
+    epoch: float
+    """An epoch: its steps, its validation, its checkpoint."""
+    exam: float
+    """What a cell's fit does after its last epoch, if the test split is as large as the validation split: read-outs,
+    predictions, metrics. Where the task solves itself, all that it does."""
+    memory: int
+    """At the peak, above what the process holds when it starts, as in the cost `peak-memory`."""
+
+
 Message: TypeAlias = EpochEnded | AskTest
 """What a fit says and waits to be answered on."""
 

@@ -83,7 +83,7 @@ def run_fit(plan: FitPlan, catalog: Catalog, hear: Hear) -> Fitted | Pruned:
     )
     if plan.purpose == "trial":
         return fitted
-    weights = _keep(_state(subject.module), plan.folder / WEIGHTS)
+    weights = _keep(state_of(subject.module), plan.folder / WEIGHTS)
     hear(AskTest(weights_sha256=weights))
     tested = _test(course, subject, dataclasses.replace(fitted, weights_sha256=weights), reader, ground)
     if not group.is_first():
@@ -246,6 +246,7 @@ def _keep(arrays: dict[str, Tensor], file: Path) -> str:
     return digest(file.read_bytes())
 
 
-def _state(module: nn.Module) -> dict[str, Tensor]:
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's weights by name, on the CPU, as they are stored."""
     # A copy of each: safetensors refuses weights that share storage.
     return {name: weight.detach().cpu().clone().contiguous() for name, weight in module.state_dict().items()}

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing import connection
 from multiprocessing.forkserver import _forkserver, ensure_running
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from whitebench import interruption, kin
 from whitebench.child import DUMP, MIB, run_child, run_question
@@ -47,6 +47,8 @@ DUMP_TIME = 1.0
 TAIL = 16_000
 """Bytes of a log that tell how a fit died: faulthandler writes some 80 frames, the last call first, and
 the names of 170 extension modules after them."""
+
+Told = TypeVar("Told")
 
 _log = logging.getLogger(__name__)
 
@@ -224,10 +226,10 @@ class _Asked:
         """Whether there is an answer, or will be none."""
         return bool(connection.wait(self.signs, timeout=0)) or time.monotonic() > self._deadline
 
-    def answer(self) -> Failure | None:
-        """Return what the question raised, if it came so far, and end its process group."""
+    def answer(self) -> Any:
+        """Return the answer, or what the question raised, if it came so far, and end its process group."""
         try:
-            said: Failure | None = self._channel.recv() if self._channel.poll() else None
+            said = self._channel.recv() if self._channel.poll() else None
         except (EOFError, OSError):
             said = None
         kin.end_group(int(self._process.pid))
@@ -276,13 +278,13 @@ class Launcher:
         return wait_for(fits, seconds)
 
     def ask(
-        self, question: Callable[[FitPlan], object], plans: Sequence[FitPlan], *, seconds: float, at_a_time: int = 1
-    ) -> list[Failure | None]:
-        """Ask `question` about each of `plans`, in a process of its own each; return what it raised.
+        self, question: Callable[[FitPlan], Told], plans: Sequence[FitPlan], *, seconds: float, at_a_time: int = 1
+    ) -> list[Told | Failure | None]:
+        """Ask `question` about each of `plans`, in a process of its own each; return its answers, or what it raised.
 
-        None where it raised nothing, and where its process died or took longer than `seconds`.
+        None where its process died or took longer than `seconds`.
         """
-        answers: dict[int, Failure | None] = {}
+        answers: dict[int, Told | Failure | None] = {}
         asked: dict[int, _Asked] = {}
         try:
             while len(answers) < len(plans):

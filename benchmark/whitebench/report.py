@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from whitebench.catalog import Catalog
     from whitebench.conductor import Summary
+    from whitebench.estimate import Estimate, Share
     from whitebench.ledger import Ledger
     from whitebench.result import Result
     from whitebench.verification import Verification
@@ -96,6 +98,54 @@ def reasons(ledger: Ledger) -> list[str]:
         if record.state in ("stale", "failed", "interrupted"):
             cells_by_reason.setdefault((record.state, record.reason), []).append(str(record.cell))
     return [f"{', '.join(cells)}: {state}: {reason}" for (state, reason), cells in cells_by_reason.items()]
+
+
+def estimate_table(cost: Estimate) -> Table:
+    """Return what each contestant's fits take on each task."""
+    columns = ("contestant/task", "trials", "cells", "a fit", "device-hours", "memory of a fit")
+    rows = [
+        (f"{share.contestant}/{share.task}", str(share.trials), str(share.cells), *_costs(share))
+        for share in cost.shares
+    ]
+    return _table(columns, rows, right=columns[1:])
+
+
+def estimate_lines(cost: Estimate) -> list[str]:
+    """Return why some fits could not be timed, and what all the others take."""
+    lines = [
+        f"{one.contestant}/{one.task} could not be timed, and is not counted: {one.reason}" for one in cost.untimed
+    ]
+    most, why = ("at most ", ", fewer where trials are pruned") if cost.is_pruned else ("", "")
+    lines.append(
+        f"In all {count(cost.fits, 'fit')}: {most}{cost.seconds / 3600:.3g} device-hours{why}; {most or 'about '}"
+        f"{duration(cost.wall_seconds)} with {cost.parallel} at a time, which take up to {_bytes(cost.memory)}"
+    )
+    return lines
+
+
+def estimate_values(cost: Estimate) -> dict[str, Any]:
+    """Return what each contestant's fits take on each task, and all of them, for JSON."""
+    return {
+        "fits": cost.fits,
+        "device_hours": cost.seconds / 3600,
+        "wall_seconds": cost.wall_seconds,
+        "parallel": cost.parallel,
+        "memory_bytes": cost.memory,
+        "is_at_most": cost.is_pruned,
+        "contestants": [{**asdict(share), "seconds": share.seconds} for share in cost.shares],
+    }
+
+
+def _costs(share: Share) -> tuple[str, str, str]:
+    if share.seconds is None or share.cell_seconds is None:
+        return "", "", ""
+    fit = share.cell_seconds
+    hours = f"{share.seconds / 3600:.3g}"
+    return f"{fit:.2g} s" if fit < 10 else duration(fit), hours, _bytes(share.memory or 0)
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
 
 
 def scores_table(result: Result) -> Table:

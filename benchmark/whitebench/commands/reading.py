@@ -1,4 +1,4 @@
-"""The commands that only read: what is registered, what a run would do, and what the store has."""
+"""The commands that only read: what is registered, and what the store has."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from whitebench import __version__
-from whitebench.commands.selection import select_cells
 from whitebench.commands.terminal import open_console, print_json
 from whitebench.errors import WhitebenchError
-from whitebench.options import cell_options, json_option, plugin_options, selection_options, suite_options
+from whitebench.options import cell_options, json_option, plugin_options, suite_options
 from whitebench.wording import count, plain
 
 if TYPE_CHECKING:
@@ -56,52 +55,6 @@ def list_items(kinds: Sequence[str], plugins: Sequence[Path], *, as_json: bool) 
         report.print_lines(console, [f"disputed: {one['kind']} {one['name']} is registered by {owners}"], style="red")
     for lost in report.quarantined(catalog):
         report.print_lines(console, [plain(f"not loaded: {lost['owner']}: {lost['reason']}")], style="red")
-
-
-@click.command(
-    short_help="What a run would do: cells to do, stale, failed; trials owed.",
-    epilog="\b\nExample:\n  whitebench plan smoke --set budget.epochs=3",
-)
-@suite_options
-@selection_options
-@json_option
-def plan(
-    suite: str,
-    *,
-    plugins: Sequence[Path],
-    overrides: Sequence[str],
-    store: str | None,
-    models: Sequence[str],
-    tasks: Sequence[str],
-    seeds: str | None,
-    as_json: bool,
-) -> None:
-    """Show what `run` would do: cells to do, done, stale and why, failed; trials owed."""
-    from whitebench import report
-    from whitebench.address import exists, resolve_uri
-    from whitebench.contest import trials_owed
-    from whitebench.ledger import ledger_of
-    from whitebench.store import Store
-    from whitebench.tuning import Storage
-
-    catalog, whole, selected = select_cells(suite, plugins, overrides, models=models, tasks=tasks, seeds=seeds)
-    uri = resolve_uri(store)
-    opened = Store(uri, is_reader=True) if exists(uri) else None
-    ledger = ledger_of(whole, catalog, opened, overrides=overrides, uri=uri)
-    finished = {record.cell for record in ledger.records if record.state == "finished"}
-    cells = [cell for cell in selected if cell.name not in finished]
-    owed = trials_owed(whole, cells, catalog, Storage.of_store(uri))
-    if as_json:
-        print_json({**report.status_values(ledger), "to_do": len(cells), "trials_owed": owed})
-        return
-    console = open_console()
-    report.print_lines(console, [report.heading(ledger)], style="bold")
-    states = ", ".join(f"{number} {state}" for state, number in report.counts(ledger).items())
-    lines = [f"{count(len(cells), 'cell')} to do (of the whole suite: {states})"]
-    lines += [
-        f"  {contest}: {number} of {whole.budget.trials} trials owed" for contest, number in owed.items() if number
-    ]
-    report.print_lines(console, [*lines, *(f"  {reason}" for reason in report.reasons(ledger))])
 
 
 @click.command(short_help="The state of every cell.", epilog="\b\nExample:\n  whitebench status smoke")
