@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from whitebench.errors import StoreError
 from whitebench.wording import plain
 
 DEFAULT_URI = "sqlite:///whitebench.db"
-SQLITE_MARK = b"SQLite format 3\0"
 UNWRITABLE = ("/proc", "/sys")
 """Folders of Linux in which the system's own user is told that it may write, and cannot."""
 SCHEMES = ("http", "https", "postgresql", "mysql", "mssql")
@@ -62,13 +63,10 @@ def _checked_file(uri: str, said_by: str) -> Path:
         file = Path(uri.removeprefix("sqlite:///")).resolve()
         if file.exists() and not file.is_file():
             raise StoreError(f"{refusal}: that is {'a folder' if file.is_dir() else 'no file'}: give a file's path")
-        if file.is_file():
-            with file.open("rb") as opened:
-                first = opened.read(len(SQLITE_MARK))
-            if first not in (b"", SQLITE_MARK):
-                raise StoreError(f"{refusal}: that file is no SQLite database: give another path")
+        if file.is_file() and _is_something_else(file):
+            raise StoreError(f"{refusal}: that file is no SQLite database: give another path")
         above = next(folder for folder in file.parents if folder.exists())
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, sqlite3.Error) as error:
         if isinstance(error, StoreError):
             raise
         why = getattr(error, "strerror", None) or str(error)
@@ -76,6 +74,20 @@ def _checked_file(uri: str, said_by: str) -> Path:
     if not above.is_dir():
         raise StoreError(f"{refusal}: {plain(str(above), 200)} is no folder: give a path inside one")
     return file
+
+
+def _is_something_else(file: Path) -> bool:
+    """Return whether a file that is there is no SQLite database; an empty one is to become one."""
+    if not os.access(file, os.R_OK):
+        file.open("rb").close()  # raises, and says why
+    # SQLite looks by itself: a file that we opened and closed would take along every lock that this process has on it
+    # (sqlite.org/howtocorrupt.html, 2.2), and whoever closed the database next would take its log from under us.
+    with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=0)) as database:
+        try:
+            database.execute("PRAGMA schema_version")
+        except sqlite3.DatabaseError as error:
+            return error.sqlite_errorcode == sqlite3.SQLITE_NOTADB
+    return False
 
 
 def see_that_it_can_be_written(uri: str) -> None:

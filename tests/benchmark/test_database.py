@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +12,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
+from whitebench.address import resolve_uri
 from whitebench.database import check_place, filesystem_of, make_whole
 from whitebench.errors import StoreError
 
@@ -44,6 +47,27 @@ def test_a_database_that_is_there_or_comes_in_the_meantime_is_left_alone(tmp_pat
     make_whole(file, be_late)
     make_whole(file, fill)
     assert file.read_bytes() == b"another's"
+
+
+WRITE_AND_LEAVE = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("INSERT INTO things VALUES (1)")
+database.commit()
+database.close()
+"""
+
+
+def test_to_look_at_an_address_takes_no_database_from_under_those_who_have_it_open(tmp_path: Path) -> None:
+    file = tmp_path / "a.db"
+    make_whole(file, fill)
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("SELECT * FROM things").fetchall()
+        resolve_uri(f"sqlite:///{file}")
+        subprocess.run([sys.executable, "-c", WRITE_AND_LEAVE, str(file)], check=True)
+        # Who leaves last folds the log into the database: our locks must have told the other that we are still here.
+        assert (tmp_path / "a.db-wal").exists()
+        assert database.execute("SELECT * FROM things").fetchall() == [(1,)]
 
 
 def test_filling_that_fails_leaves_nothing(tmp_path: Path) -> None:
