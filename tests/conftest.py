@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from whitebench import cli
+
+gc.set_threshold(*cli.COLLECTED)  # thousands of tests are no garbage either
 
 # A shell makes what it starts in the background deaf to Ctrl-C, nohup to a closed terminal, and all that this starts
 # in turn.
