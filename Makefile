@@ -1,6 +1,6 @@
 # make bench   set up and run the main job: two models on real data, and the board
 # make test    everything that must hold
-# make perf    how fast the harness, the models (on a GPU too, where there is one) and the attention-SVM solver are, as ratios; what a cell costs the harness, looking inside, a board of 10,000 cells and 50 readers take
+# make perf    how fast the harness, the models (on a GPU too, where there is one) and the attention-SVM solver are, as ratios; what a cell costs the harness, feeding, looking inside, a board of 10,000 cells and 50 readers take
 # make check   lint, format, types, import contracts
 # make coverage   which lines of the harness the tests reach, fits and commands included
 # make torture N=200   kill the suite `smoke` 200 times at random moments, and compare with a run that nobody disturbed
@@ -30,6 +30,7 @@ perf: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.perf.sizes
 	$(BIN)/python -m tests.perf.svm
 	$(BIN)/python -m tests.perf.looking
+	$(BIN)/python -m tests.perf.feeding
 	$(BIN)/python -m tests.perf.board
 	$(BIN)/python -m tests.perf.readers
 

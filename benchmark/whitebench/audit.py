@@ -236,6 +236,8 @@ def plan_again(
         purpose="cell" if is_fit else "recount",
         contestant=cell.contestant,
         task=cell.name.task,
+        path=suite.path_of(cell.name.task),
+        manifest=cell.identity.parts["task"].get("manifest") or {},
         primary=suite.primary,
         metrics=suite.metrics,
         readouts=suite.readouts,
@@ -253,7 +255,8 @@ def plan_again(
 def spoilers(cell: PlannedCell, stored: Parts, *, is_fit: bool) -> str:
     """Return what has changed since a cell was run and makes other scores of it, computed again; empty if nothing."""
     harmless = SETTLED if is_fit else (*SETTLED, *LEARNT_BY)
-    return "; ".join(line for line in cell.identity.differences(stored) if not line.startswith(harmless))
+    identity = cell.identity.as_stored(stored)
+    return "; ".join(line for line in identity.differences(stored) if not line.startswith(harmless))
 
 
 def _mark() -> str:

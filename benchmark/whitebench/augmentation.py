@@ -1,10 +1,17 @@
-"""What a recipe does to batches of training images: crops, flips, RandAugment, erasing. The only room with kornia."""
+"""What a recipe does to batches of training images: crops, flips, RandAugment, erasing. The only room with kornia.
+
+A crop is one gather for the whole batch. kornia's own cuts out the images one by one, 3 ms of the host's time for 256
+of them, where a training step on a GPU takes some 40.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from whitebench.errors import WhitebenchError
@@ -15,6 +22,9 @@ if TYPE_CHECKING:
 
 Augmentation: TypeAlias = Callable[[Tensor], Tensor]
 """From images (B, channels, height, width) in [0, 1] to others like them, drawn from torch's global generator."""
+
+RATIOS = (3 / 4, 4 / 3)
+"""Of width to height that a resized crop is drawn between, as everywhere."""
 
 OPERATIONS: tuple[tuple[str, float, float], ...] = (
     ("auto_contrast", 0, 1),
@@ -46,14 +56,17 @@ def build_augmentation(recipe: Recipe, shape: Shape, permits: Collection[str]) -
         return None
     if len(shape) != 3 or min(shape[1:]) <= recipe.crop:
         raise WhitebenchError(
-            f"a recipe with crop, flip, randaugment or erasing needs images (channels, height, width) larger than its "
-            f"crop of {recipe.crop}, and these samples are {shape}: leave these out of the recipe"
+            f"a recipe with crop, resized_crop, flip, randaugment or erasing needs images (channels, height, width) "
+            f"larger than its crop of {recipe.crop}, and these samples are {shape}: leave these out of the recipe"
         )
     import kornia.augmentation as K
 
     steps: list[Any] = []
     if recipe.crop:
-        steps.append(K.RandomCrop((shape[1], shape[2]), padding=recipe.crop))
+        steps.append(partial(_crop, padding=recipe.crop))
+    if recipe.resized_crop:
+        part = (recipe.resized_crop, 1.0)
+        steps.append(K.RandomResizedCrop(shape[1:], scale=part, ratio=RATIOS, cropping_mode="resample"))
     if recipe.flip and "flip" in permits:
         steps.append(K.RandomHorizontalFlip(p=0.5))
     if recipe.randaugment is not None:
@@ -67,6 +80,18 @@ def build_augmentation(recipe: Recipe, shape: Shape, permits: Collection[str]) -
         return images
 
     return augment if steps else None
+
+
+def _crop(images: Tensor, *, padding: int) -> Tensor:
+    """Cut each image out of itself with so many zeros around; every place is equally likely."""
+    count, _, height, width = images.shape
+    device = images.device
+    down, right = torch.randint(2 * padding + 1, (2, count)).to(device)  # drawn on the CPU, so that a GPU sees the same
+    rows = (down[:, None] + torch.arange(height, device=device))[:, :, None]
+    columns = (right[:, None] + torch.arange(width, device=device))[:, None, :]
+    padded = F.pad(images, [padding] * 4).permute(0, 2, 3, 1)
+    cut = padded[torch.arange(count, device=device)[:, None, None], rows, columns]
+    return cut.permute(0, 3, 1, 2).contiguous()
 
 
 def _randaugment(asked: RandAugment) -> Any:

@@ -11,6 +11,7 @@ Precision: TypeAlias = Literal["32", "bf16-mixed"]
 
 MOST = 2**31 - 1
 """The largest whole number that every library downstream takes."""
+MOST_WORKERS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Where a fit that goes wrong is ended. They change no number, so a cell's identity does not hold them."""
+    """What a fit may take, and where one that goes wrong is ended: no number, and so no identity, depends on it."""
 
     __pydantic_config__ = STRICT
 
@@ -52,11 +53,17 @@ class Limits:
     """What each process of a fit may take above what it starts with; beyond, an allocation fails as `oom`. Linux."""
     log_mib: float = 64.0
     """A fit that prints more fails as `output`."""
+    data_gib: float = 4.0
+    """A split's images are held in memory, on a GPU in its own, if they take no more; else they are streamed."""
+    workers: int = 2
+    """Processes that read what is streamed, for each fit; 0 for the fit's own."""
 
     def __post_init__(self) -> None:
         for name in ("fit_minutes", "stall_minutes", "memory_gib", "log_mib"):
             limit = getattr(self, name)
             need(limit is None or limit > 0, name, "must be above zero")
+        need(self.data_gib >= 0, "data_gib", "must not be negative")
+        need(0 <= self.workers <= MOST_WORKERS, "workers", f"must be 0 to {MOST_WORKERS}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,6 +34,10 @@ class Contest:
     waiting_trials: list[int]
     waiting_cells: list[PlannedCell]
     """In order of seed; none of them starts before there is a choice."""
+    path: str
+    """Where the task's data lie on this machine; empty where nothing is said."""
+    manifest: Mapping[str, str]
+    """The sha256 of the task's splits, as far as they are known."""
     owners: Sequence[str]
     """The plugins that bring what is fitted and measured: what others do on import shall not reach these numbers."""
     chosen: Chosen | None = None
@@ -109,6 +113,8 @@ class Contest:
             purpose="trial",
             contestant=self.contestant,
             task=self.task,
+            path=self.path,
+            manifest=self.manifest,
             primary=self.suite.primary,
             metrics=(),
             budget=self.suite.budget,
@@ -141,6 +147,8 @@ class Contest:
             purpose="cell",
             contestant=self.contestant,
             task=self.task,
+            path=self.path,
+            manifest=self.manifest,
             primary=self.suite.primary,
             metrics=self.suite.metrics,
             readouts=self.suite.readouts,
@@ -230,6 +238,8 @@ def open_contests(
                 suite=suite,
                 contestant=first.contestant,
                 task=first.name.task,
+                path=suite.path_of(first.name.task),
+                manifest=first.identity.parts["task"].get("manifest") or {},
                 study=study,
                 direction=direction,
                 overrides=overrides,

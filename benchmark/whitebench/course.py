@@ -14,7 +14,7 @@ from whitebench import group, needs
 from whitebench.errors import TraceError, WhitebenchError
 from whitebench.evaluation import Subject
 from whitebench.fit import FitPlan, model_options
-from whitebench.names import configure, configured, parse_name, with_preset
+from whitebench.names import configure, configured, configured_task, parse_name, with_preset
 from whitebench.readout import Readout
 from whitebench.specs import (
     HEAD,
@@ -44,6 +44,8 @@ class Course:
     model_config: Any
     task: TaskSpec
     task_config: Any
+    classes: int
+    """How many the task has with its options; 0 where it solves itself."""
     objective: ObjectiveSpec
     objective_config: Any
     reads_by: str
@@ -62,7 +64,7 @@ class Course:
 
     def build_objective(self, width: int) -> nn.Module:
         """Return the objective for features of this width."""
-        return self.objective.build(self.objective_config, self.task.classes, width)
+        return self.objective.build(self.objective_config, self.classes, width)
 
 
 def resolve(plan: FitPlan, catalog: Catalog) -> Course:
@@ -79,6 +81,7 @@ def resolve(plan: FitPlan, catalog: Catalog) -> Course:
     read = {name: Readout(spec=entry.spec, config=configured("readout", name, entry.spec.config))
             for name, entry in readouts.items()}  # fmt: skip
     items: list[Entry[Any]] = [model, task, objective, primary, *metrics, *readouts.values()]
+    task_config = configured_task(plan.task, task.spec.config, plan.path)
     who = f"model {plan.contestant.model}"
     chosen = {**with_preset(who, model.spec.presets, options), **model_options(plan.hyperparameters)}
     return Course(
@@ -86,7 +89,8 @@ def resolve(plan: FitPlan, catalog: Catalog) -> Course:
         model=model.spec,
         model_config=configure(who, model.spec.config, chosen),
         task=task.spec,
-        task_config=configured("task", plan.task, task.spec.config),
+        task_config=task_config,
+        classes=task.spec.classes_of(task_config),
         objective=objective.spec,
         objective_config=configured("objective", plan.contestant.objective, objective.spec.config),
         reads_by=readout,
@@ -108,9 +112,9 @@ def build(course: Course, *, is_blank: bool = False) -> Subject:
     Raises:
         WhitebenchError: the model cannot be built on this task; names both.
     """
-    shape = course.task.shape_of(course.task_config)
+    shape, classes = course.task.shape_of(course.task_config), course.classes
     try:
-        module = course.model.build(course.model_config, shape, course.task.classes)
+        module = course.model.build(course.model_config, shape, classes)
     except WhitebenchError as error:
         raise WhitebenchError(f"model {course.plan.contestant.model} on task {course.plan.task}: {error}") from error
     for method in course.task.asks:
@@ -127,10 +131,11 @@ def build(course: Course, *, is_blank: bool = False) -> Subject:
         module=module,
         spec=course.model,
         context=MetricContext(
-            classes=course.task.classes,
+            classes=classes,
             shape=shape,
             layout=layout(course.model_config, shape) if layout else Layout(),
         ),
+        scaling=course.task.scaling(course.task_config) if course.task.scaling else None,
     )
 
 
@@ -157,7 +162,7 @@ def _load(course: Course, module: nn.Module) -> None:
     is_read = course.readout is None and course.plan.epochs == 0
     if drawn and is_read:
         raise WhitebenchError(
-            f"weights {file}: its head is not one of {course.task.classes} classes, and nothing here would train one: "
+            f"weights {file}: its head is not one of {course.classes} classes, and nothing here would train one: "
             "give the contestant a readout, or epochs"
         )
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from whitebench import group
+from whitebench.feed import Inputs, Scaling, batches, scale, to_numbers
 from whitebench.pulse import beat
 from whitebench.tracing import observe
 
@@ -31,6 +32,12 @@ class Subject:
     module: nn.Module
     spec: ModelSpec
     context: MetricContext
+    scaling: Scaling | None = None
+    """What a task's images are scaled by before the model sees them."""
+
+    def take(self, batch: Tensor) -> Tensor:
+        """Return a batch of samples as the model sees it: on its device, in numbers, scaled."""
+        return scale(to_numbers(batch.to(self.device)), self.scaling)
 
     @property
     def device(self) -> torch.device:
@@ -39,7 +46,7 @@ class Subject:
 
 
 @torch.inference_mode()
-def predict(subject: Subject, inputs: Tensor, *, batch_size: int, precision: str = "32") -> Tensor:
+def predict(subject: Subject, inputs: Inputs, *, batch_size: int, precision: str = "32") -> Tensor:
     """Return the logits (N, C) of every sample exactly once, float32 on the CPU, in the samples' order.
 
     Of several processes each predicts its share, and all have the whole.
@@ -47,8 +54,8 @@ def predict(subject: Subject, inputs: Tensor, *, batch_size: int, precision: str
     subject.module.eval()
     logits = []
     with group.all_or_none(), autocast(subject.device, precision):
-        for batch in group.batches(inputs, batch_size):
-            logits.append(subject.module(batch.to(subject.device)).float().cpu())
+        for batch in batches(inputs, batch_size):
+            logits.append(subject.module(subject.take(batch)).float().cpu())
             beat()
     return group.whole(torch.cat(logits), len(inputs))
 
@@ -72,7 +79,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 @torch.inference_mode()
 def trace_sample(
-    subject: Subject, samples: Samples, kinds: frozenset[str], *, size: int = 8, precision: str = "32"
+    subject: Subject, samples: Samples[Any], kinds: frozenset[str], *, size: int = 8, precision: str = "32"
 ) -> dict[str, Tensor]:
     """Return the traces of a fixed sample of at most `size` samples: `KIND/LAYER` and `index`.
 
@@ -92,6 +99,6 @@ def trace_sample(
 
 
 def _traced(subject: Subject, inputs: Tensor, kinds: frozenset[str], precision: str) -> Trace:
-    spec, given = subject.spec, inputs.to(subject.device)
+    spec, given = subject.spec, subject.take(inputs)
     with autocast(subject.device, precision):
         return observe(subject.module, given, head=spec.head, trace=spec.trace, kinds=kinds).trace

@@ -9,12 +9,14 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whitebench import cost, evaluation, footing, group, scoring
 from whitebench.course import Course, build
 from whitebench.errors import TaskDataError
 from whitebench.evaluation import Subject
+from whitebench.feed import Inputs, arrange
+from whitebench.memory import GIB
 from whitebench.pulse import beat
 from whitebench.readout import RAW, Reader
 from whitebench.result import Score
@@ -43,24 +45,32 @@ class Marks:
     """Bytes that they took at most above what was in use before."""
 
 
-def load(course: Course, split: Split, ground: footing.Footing) -> tuple[Samples, str]:
-    """Return a split of the course's task with the sha256 of its bytes.
+def load(course: Course, split: Split, ground: footing.Footing) -> tuple[Samples[Any], str]:
+    """Return a split of the course's task, held or streamed, with the sha256 of its bytes.
 
     Raises:
-        TaskDataError: it is not what the task's Spec says, or has fewer samples than there are devices.
+        TaskDataError: the data are not what the Spec says, not those that the fit was planned with, or fewer samples
+            than there are devices.
     """
+    plan = course.plan
     samples, fingerprint = load_samples(course.task, course.task_config, split)
-    footing.check(ground, f"task {course.plan.task}")
+    if plan.manifest.get(split, fingerprint) != fingerprint:
+        raise TaskDataError(
+            f"task {plan.task}, split {split!r}: the data have changed since the fit was planned (sha256 "
+            f"{plan.manifest[split][:12]}…, now {fingerprint[:12]}…): run it again"
+        )
     if len(samples) < group.size():
         raise TaskDataError(
-            f"task {course.plan.task} serves {len(samples)} samples for {split}, fewer than the {group.size()} "
-            "devices: take fewer"
+            f"task {plan.task} serves {len(samples)} samples for {split}, fewer than the {group.size()} devices: take "
+            "fewer"
         )
+    arranged = arrange(samples, most_bytes=plan.limits.data_gib * GIB, workers=plan.limits.workers)
+    footing.check(ground, f"task {plan.task}")
     beat()
-    return samples, fingerprint
+    return arranged, fingerprint
 
 
-def reader_of(course: Course, subject: Subject, training: Samples) -> Reader:
+def reader_of(course: Course, subject: Subject, training: Samples[Any]) -> Reader:
     """Return every read-out of this fit, fitted; a trial that was trained has had its own already."""
     is_needed = course.plan.purpose != "trial" or course.plan.epochs == 0
     budget = course.plan.budget
@@ -68,7 +78,7 @@ def reader_of(course: Course, subject: Subject, training: Samples) -> Reader:
     return Reader(subject, readouts, training, batch_size=budget.batch_size, precision=budget.precision)
 
 
-def predict(course: Course, subject: Subject, inputs: Tensor, reader: Reader | None) -> Tensor:
+def predict(course: Course, subject: Subject, inputs: Inputs, reader: Reader | None) -> Tensor:
     """Return the logits (N, C) by which the contestant is ranked; without read-outs no reader is needed."""
     budget = course.plan.budget
     if course.readout is None:
@@ -77,7 +87,7 @@ def predict(course: Course, subject: Subject, inputs: Tensor, reader: Reader | N
     return reader.logits(course.reads_by, inputs)
 
 
-def mark(course: Course, subject: Subject, test: Samples, logits: Tensor, reader: Reader | None) -> Marks:
+def mark(course: Course, subject: Subject, test: Samples[Any], logits: Tensor, reader: Reader | None) -> Marks:
     """Return every score, given the logits (N, C) of the test split; without read-outs no reader is needed."""
     budget = course.plan.budget
     memory, started = cost.PeakMemory(subject.device), time.monotonic()
@@ -103,10 +113,10 @@ def _untrained(course: Course, subject: Subject) -> Subject:
     return blank
 
 
-def _controls(course: Course, subject: Subject, test: Samples, reader: Reader) -> list[Score]:
+def _controls(course: Course, subject: Subject, test: Samples[Any], reader: Reader) -> list[Score]:
     """Return the primary metric with each read-out of the suite: on the features and, as its null, on raw inputs."""
 
-    def score(name: str, logits_of: Callable[[str, Tensor], Tensor | None]) -> Score | None:
+    def score(name: str, logits_of: Callable[[str, Inputs], Tensor | None]) -> Score | None:
         try:
             logits = logits_of(name, test.inputs)
             if logits is None:

@@ -28,6 +28,9 @@ CRASHES = frozenset(
 )
 """Signals that a process brings upon itself."""
 
+LOADER = "DataLoader worker (pid"
+"""How torch says, wherever the fit then is, that a process which reads samples has died."""
+
 FULL = ("No space left on device", "Disk quota exceeded")
 """How libraries that raise no OSError say that the disk is full."""
 
@@ -49,6 +52,8 @@ def kind_of(error: BaseException) -> FailureKind:
         return FailureKind.OOM
     if any(_says(one, (errno.ENOSPC, errno.EDQUOT), FULL) for one in causes):
         return FailureKind.DISK
+    if any(_says(one, (), (LOADER,)) for one in causes):
+        return FailureKind.KILLED
     kinds: list[tuple[type[BaseException], FailureKind]] = [
         (DivergedError, FailureKind.NAN),
         (MetricError, FailureKind.METRIC),
@@ -95,6 +100,12 @@ def _message(error: BaseException) -> str:
         return f"the fit called sys.exit({text})"
     if isinstance(error, OURS):
         return text
+    if LOADER in text:
+        said_why = text[text.index(LOADER) :].splitlines()[0].rstrip(". ")
+        return (
+            f"a loader process has died ({said_why}), perhaps for want of memory: fewer of them, limits.workers, or "
+            "smaller batches need less"
+        )
     return f"{type_name(error)}: {text}{_place(error)}"
 
 

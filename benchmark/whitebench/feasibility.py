@@ -123,6 +123,7 @@ def plan_of(
         purpose="cell",
         contestant=cell.contestant,
         task=cell.name.task,
+        path=suite.path_of(cell.name.task),
         primary=suite.primary,
         metrics=suite.metrics,
         readouts=suite.readouts,

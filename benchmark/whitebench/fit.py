@@ -55,6 +55,10 @@ class FitPlan:
     contestant: Contestant
     task: str
     """A name with options, `digits[shift=1]`."""
+    path: str = ""
+    """Where the task's data lie, where it takes a `path`."""
+    manifest: Mapping[str, str] = field(default_factory=dict)
+    """Per split, the sha256 of the bytes that the fit was planned with, as far as it is known."""
     primary: str
     metrics: Sequence[str]
     """Names of the metrics scored on the test split; not read by a trial."""

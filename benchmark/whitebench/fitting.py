@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -116,7 +116,7 @@ def _solved(course: Course, ground: footing.Footing, started: str, code: tuple[s
     )
 
 
-def _as_it_stands(course: Course, subject: Subject, logits: Tensor, validation: Samples) -> float:
+def _as_it_stands(course: Course, subject: Subject, logits: Tensor, validation: Samples[Any]) -> float:
     """Return the primary metric on the validation split of a model that was not trained."""
     with scoring.ranking(course.primary):
         metric = scoring.filled(course.primary, subject.context, logits, validation.labels)
@@ -155,13 +155,13 @@ def _test(
     )
 
 
-def _costs(course: Course, subject: Subject, training: Samples, trained: Trained, peak: int) -> list[Score]:
+def _costs(course: Course, subject: Subject, training: Samples[Any], trained: Trained, peak: int) -> list[Score]:
     steady = trained.history[1:] or trained.history  # the first epoch also pays for warming up
     seconds = sum(one.seconds for one in steady)
     rate = len(training) * len(steady) / seconds if steady else None
     seconds_trained = sum(one.seconds for one in trained.history) if steady else None
     share = group.largest_share(course.plan.budget.batch_size)
-    rows = training.inputs[: -(-share // trained.pieces)].to(subject.device)
+    rows = subject.take(training.inputs[: -(-share // trained.pieces)])
     untrained = None if steady else "it was not trained here"
     return [
         *counted(subject),

@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from whitebench.catalog import Catalog
-from whitebench.errors import WhitebenchError
-from whitebench.names import configure, configured, parse_name, with_preset
+from whitebench.errors import TaskDataError, WhitebenchError
+from whitebench.names import configure, configured, configured_task, parse_name, with_preset
 from whitebench.plugin import Entry
+from whitebench.recipe import Recipe
 from whitebench.source import Source, source_of, versions_of
-from whitebench.specs import HEAD, MetricSpec, ModelSpec, ObjectiveSpec, ReadoutSpec, TaskSpec
+from whitebench.specs import HEAD, PATH, MetricSpec, ModelSpec, ObjectiveSpec, ReadoutSpec, TaskSpec
 from whitebench.suite import Contestant, Suite
 from whitebench.wording import shown
 
 RULES_VERSION = 2
 """Raised whenever the harness itself changes what a cell's numbers would be."""
+
+CROPS_VERSION = 2
+"""Raised instead where only those of recipes with crops would be others."""
 
 ENGINES = frozenset({"lightning", "lion_pytorch", "numpy", "optuna", "scipy", "torch", "torchmetrics"})
 """The libraries in which the harness trains, tunes and measures, by import name: their versions change numbers."""
@@ -66,11 +70,20 @@ class Identity:
     """The parts that can change a cell's numbers, and their digest."""
 
     parts: Parts
+    unknown: str = ""
+    """Why the bytes of the data are not known on this machine; empty where they are."""
 
     @cached_property
     def digest(self) -> str:
         """The sha256 of the parts as canonical JSON."""
         return digest_of(self.parts)
+
+    def as_stored(self, stored: Parts) -> Identity:
+        """Return the identity with the data that a cell was run with, where those of this machine are not known."""
+        if not self.unknown:
+            return self
+        manifest = stored.get("task", {}).get("manifest")
+        return Identity(parts={**self.parts, "task": {**self.parts["task"], "manifest": manifest}})
 
     def differences(self, stored: Parts) -> list[str]:
         """Return a line for each part in which `stored` differs from this identity: `where: stored -> now`."""
@@ -96,7 +109,7 @@ def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Pa
     """Return the parts of an identity that every contestant of `suite` with `recipe` shares on `task`."""
     name, _ = parse_name(task)
     entry = catalog.task(name)
-    options = configured("task", task, entry.spec.config)
+    options = configured_task(task, entry.spec.config, suite.path_of(task))
     metrics = [catalog.metric(metric) for metric in suite.metrics]
     if entry.spec.solve is not None:
         return _identify_solving(suite, name, entry, options, metrics)
@@ -108,7 +121,7 @@ def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Pa
     return {
         "rules": RULES_VERSION,
         "budget": dataclasses.asdict(suite.budget),
-        "recipe": dataclasses.asdict(suite.recipes[recipe]),
+        "recipe": _told_recipe(suite.recipes[recipe]),
         "tuning": dataclasses.asdict(suite.tuning),
         "primary": suite.primary,
         "metrics": {one.spec.name: one.spec.version for one in metrics},
@@ -116,12 +129,41 @@ def identify_suite(suite: Suite, task: str, recipe: str, catalog: Catalog) -> Pa
         "task": {
             "name": name,
             "version": entry.spec.version,
-            "options": dataclasses.asdict(options),
-            "manifest": dict(entry.spec.manifest_of(options)),
+            "options": _told(options),
+            "manifest": _manifest_of(entry.spec, options)[0],
         },
         "sources": {item: digest_of(source.code) for item, source in sources.items()},
         "packages": {**versions_of(engines), **_versions(sources.values())},
     }
+
+
+def unknown_data(suite: Suite, task: str, catalog: Catalog) -> str:
+    """Return why the bytes that `task` serves are not known on this machine; empty where they are."""
+    spec = catalog.task(parse_name(task)[0]).spec
+    if spec.solve is not None or spec.prepare is None:
+        return ""
+    return _manifest_of(spec, configured_task(task, spec.config, suite.path_of(task)))[1]
+
+
+def _manifest_of(spec: TaskSpec, options: Any) -> tuple[Parts | None, str]:
+    """Return the sha256 of each split as far as it is known, or None and why they cannot be had."""
+    try:
+        return {str(split): sha for split, sha in spec.manifest_of(options).items()}, ""
+    except TaskDataError as error:
+        return None, str(error)
+
+
+def _told_recipe(recipe: Recipe) -> Parts:
+    """Return a recipe's settings; later ones where they are used alone, so that cells of before are what they were."""
+    told = dataclasses.asdict(recipe)
+    if not recipe.resized_crop:
+        del told["resized_crop"]
+    return {**told, **({"crops": CROPS_VERSION} if recipe.crop else {})}
+
+
+def _told(options: Any) -> Parts:
+    """Return a task's options without that which says where its data lie: their bytes say what they are."""
+    return {name: value for name, value in dataclasses.asdict(options).items() if name != PATH}
 
 
 def _identify_solving(
@@ -137,7 +179,7 @@ def _identify_solving(
         "budget": {"threads": suite.budget.threads},
         "primary": suite.primary,
         "metrics": {one.spec.name: one.spec.version for one in metrics},
-        "task": {"name": name, "version": entry.spec.version, "options": dataclasses.asdict(options)},
+        "task": {"name": name, "version": entry.spec.version, "options": _told(options)},
         "sources": {f"task {name}": digest_of(source.code)},
         "packages": {**versions_of(SOLVERS), **_versions([source])},
     }

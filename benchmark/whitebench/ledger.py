@@ -13,15 +13,21 @@ from whitebench import address
 from whitebench.calibration import Calibration, noise_floor
 from whitebench.catalog import Catalog, load_catalog
 from whitebench.errors import LostResultError, SuiteError, UnknownNameError
-from whitebench.identity import CellName, Identity, Parts, identify, identify_suite
-from whitebench.names import parse_name
+from whitebench.identity import CellName, Identity, Parts, identify, identify_suite, unknown_data
+from whitebench.names import parse_name, without_path
 from whitebench.reading import Direction
 from whitebench.result import CellRecord, CellState, Result
+from whitebench.specs import PATH
 from whitebench.store import Store
 from whitebench.suite import Contestant, Suite, load_suite, with_guests
 from whitebench.tags import StoredCell, StoredStudy
 from whitebench.vetting import vet
 from whitebench.wording import listed
+
+APART = ("limits", "paths")
+"""The tables of a suite that change no number, wherever they are given."""
+
+NOT_COMPARED = "its data are not known on this machine: their bytes were not compared"
 
 Openings: TypeAlias = Mapping[tuple[str, str], int]
 """How often each test split has been opened, by the contestant's key and the task."""
@@ -110,13 +116,14 @@ def plan_cells(suite: Suite, catalog: Catalog) -> list[PlannedCell]:
             ranks by a metric of which neither more nor less is better.
     """
     vet(suite, catalog)
+    unknown = {task: unknown_data(suite, task, catalog) for task in suite.tasks}
     pairs = {(task, contestant.recipe) for task in suite.tasks for contestant in suite.everyone}
     parts = {(task, recipe): identify_suite(suite, task, recipe, catalog) for task, recipe in pairs}
     return [
         PlannedCell(
             name=CellName(suite=suite.name, contestant=contestant.label, task=task, seed=seed),
             contestant=contestant,
-            identity=Identity(parts={**shared.parts, "seed": seed}),
+            identity=Identity(parts={**shared.parts, "seed": seed}, unknown=unknown[task]),
             is_guest=contestant in suite.guests,
         )
         for contestant in suite.everyone
@@ -130,7 +137,7 @@ def canonical_overrides(overrides: Sequence[str]) -> str:
     """Return the overrides that can change a number as one text, whatever their order or spacing."""
     sides = [override.partition("=") for override in overrides]
     values = {key.strip(): value.strip() for key, _, value in sides}  # the last of two counts, as in the suite
-    return " ".join(f"{key}={value}" for key, value in sorted(values.items()) if key.partition(".")[0] != "limits")
+    return " ".join(f"{key}={value}" for key, value in sorted(values.items()) if key.partition(".")[0] not in APART)
 
 
 def overrides_of(text: str) -> tuple[str, ...] | None:
@@ -270,12 +277,14 @@ def judge(planned: PlannedCell, stored: StoredCell | None, archive: Archive | No
     """Return what `archive` has of one planned cell, judged by the plan."""
     if stored is None or archive is None:
         return CellRecord(cell=planned.name, state="missing", reason="not run yet", is_guest=planned.is_guest)
-    is_current = stored.identity == planned.identity.digest
-    if stored.state != "finished":
-        return _unfinished(stored) if is_current else _missing(stored, "not run since it changed")
     try:
-        changes = [] if is_current else planned.identity.differences(archive.parts(stored))
-        return _finished(stored, archive, openings, is_stale=not is_current, reason="; ".join(changes))
+        identity = planned.identity.as_stored(archive.parts(stored)) if planned.identity.unknown else planned.identity
+        is_current = stored.identity == identity.digest
+        if stored.state != "finished":
+            return _unfinished(stored) if is_current else _missing(stored, "not run since it changed")
+        changes = [] if is_current else identity.differences(archive.parts(stored))
+        reason = "; ".join(changes) or (NOT_COMPARED if planned.identity.unknown else "")
+        return _finished(stored, archive, openings, is_stale=not is_current, reason=reason)
     except LostResultError as error:
         return _missing(stored, f"{error}: run it again")
 
@@ -286,9 +295,10 @@ def _judge_guest(
     """Judge a cell whose contestant is only in the store, by as much of the plan as can be known."""
     cell, contestant = stored.cell, stored.contestant
     is_planned = cell.task in suite.tasks and (contestant.recipe in suite.recipes or not suite.recipes)
+    unknown = unknown_data(suite, cell.task, catalog) if is_planned else ""
     if is_planned:
         with suppress(UnknownNameError):
-            identity = identify(suite, contestant, cell.task, cell.seed, catalog)
+            identity = replace(identify(suite, contestant, cell.task, cell.seed, catalog), unknown=unknown)
             planned = PlannedCell(name=cell, contestant=contestant, identity=identity, is_guest=True)
             return judge(planned, stored, archive, openings)
     if stored.state != "finished":
@@ -297,8 +307,9 @@ def _judge_guest(
         if not is_planned:
             why = "its task or recipe has left the suite"
             return _finished(stored, archive, openings, is_stale=True, reason=why)
-        shared = Identity(parts=identify_suite(suite, cell.task, contestant.recipe, catalog))
-        changes = shared.differences(_restricted(archive.parts(stored), shared))
+        parts = archive.parts(stored)
+        shared = Identity(parts=identify_suite(suite, cell.task, contestant.recipe, catalog), unknown=unknown)
+        changes = shared.as_stored(parts).differences(_restricted(parts, shared))
         note = f"the plugin of {parse_name(contestant.model)[0]} is not loaded: its own code was not compared"
         return _finished(stored, archive, openings, is_stale=bool(changes), reason="; ".join(changes) or note)
     except LostResultError as error:
@@ -371,6 +382,7 @@ def select(
             f"--seeds: {listed(map(str, strange), 10)} not among the seeds of suite {suite.name} "
             f"({listed(map(str, suite.seeds), 10)}); more seeds make another suite: --set seeds={max(strange) + 1}"
         )
+    tasks = [without_path(task)[0] if PATH in task else task for task in tasks]
     for task in tasks:
         if task not in suite.tasks:
             raise UnknownNameError(f"task of suite {suite.name}", task, suite.tasks)

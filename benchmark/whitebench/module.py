@@ -21,19 +21,20 @@ from whitebench.diagnosis import find_in_gradients, find_in_step
 from whitebench.errors import DivergedError
 from whitebench.evaluation import autocast
 from whitebench.events import EpochEnded
+from whitebench.feed import scale, to_numbers
 from whitebench.optimisation import build_optimiser, mix_up, schedule_factor, soft_targets
 from whitebench.pulse import beat
 from whitebench.readout import Reader
 from whitebench.rehearsal import pieces_that_fit, refuse_memory_of_batches, rehearsing
 from whitebench.scoring import headline, ranking
 from whitebench.seeds import seed_everything
+from whitebench.specs import Samples, Stream
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from whitebench.evaluation import Subject
     from whitebench.readout import Predictor
-    from whitebench.specs import Samples
 
 Batch: TypeAlias = tuple[Tensor, Tensor, int]
 """Inputs and labels of this process's share of a batch, and how many samples the batch has in all."""
@@ -42,7 +43,7 @@ Batch: TypeAlias = tuple[Tensor, Tensor, int]
 class Module(lightning.LightningModule):
     """The model, its objective and the recipe, as Lightning wants to see them."""
 
-    def __init__(self, course: Course, subject: Subject, training: Samples) -> None:
+    def __init__(self, course: Course, subject: Subject, training: Samples[Any]) -> None:
         super().__init__()
         plan = course.plan
         assert plan.recipe is not None
@@ -89,6 +90,11 @@ class Module(lightning.LightningModule):
         is_augmented = self.recipe.augment and self.course.task.augment is not None
         return is_augmented or self.augmentation is not None or bool(self.recipe.mixup)
 
+    @property
+    def is_read_whole(self) -> bool:
+        """Whether each process takes all of a training batch out of memory; of what is streamed it reads its share."""
+        return self.is_drawn_whole and not isinstance(self.training_split.inputs, Stream)
+
     def on_train_start(self) -> None:
         plan, samples = self.course.plan, len(self.training_split)
         share = group.largest_share(min(plan.budget.batch_size, samples))
@@ -109,8 +115,8 @@ class Module(lightning.LightningModule):
     def _try(self, samples: int) -> None:
         """Pass so many samples through the model and back; alone, so that nobody has to wait."""
         split = self.training_split
-        inputs, labels = (one[:samples].to(self.device) for one in (split.inputs, split.labels))
-        targets = soft_targets(labels, self.course.task.classes, self.recipe.label_smoothing)
+        inputs, labels = self.subject.take(split.inputs[:samples]), split.labels[:samples].to(self.device)
+        targets = soft_targets(labels, self.course.classes, self.recipe.label_smoothing)
         with autocast(self.device, self.course.plan.budget.precision):
             logits = self._logits(inputs)
             given = {"logits": logits, "features": self.features, "targets": targets}
@@ -146,6 +152,8 @@ class Module(lightning.LightningModule):
         """Return the loss of this process's share, as a part of the batch's; of several pieces the last one's."""
         if self.piece_size is not None:
             self.zero_grad()
+        if self.is_drawn_whole and not self.is_read_whole:
+            batch = _put_together(batch)
         pieces, count = self.drawn(batch, index), batch[2]
         loss = None
         for number, piece in enumerate(pieces):
@@ -185,7 +193,7 @@ class Module(lightning.LightningModule):
 
         The same however often it is asked; what is drawn is drawn for the whole batch, then shared.
         """
-        inputs, labels, _ = batch
+        inputs, labels = to_numbers(batch[0]), batch[1]
         # Every draw of this step (augmentation, dropout) follows from seed, epoch and step: a resumed
         # fit is bit-identical to an undisturbed one.
         seed = seed_everything(self.course.plan.seed, self.current_epoch, index)
@@ -194,7 +202,8 @@ class Module(lightning.LightningModule):
             inputs = self.course.task.augment(self.course.task_config, inputs, generator)
         if self.augmentation is not None:
             inputs = self.augmentation(inputs)
-        targets = soft_targets(labels, self.course.task.classes, self.recipe.label_smoothing)
+        inputs = scale(inputs, self.subject.scaling)
+        targets = soft_targets(labels, self.course.classes, self.recipe.label_smoothing)
         if self.recipe.mixup:
             inputs, targets = mix_up(inputs, targets, self.recipe.mixup)
         if self.is_drawn_whole:
@@ -219,10 +228,10 @@ class Module(lightning.LightningModule):
             self.predictor = reader.predictor(self.course.reads_by)
 
     def validation_step(self, batch: Batch, _index: int) -> None:
-        inputs, labels, count = batch
+        inputs, labels, count = self.subject.take(batch[0]), batch[1], batch[2]
         if len(inputs) == 0 and self.course.objective.is_additive:
             return
-        targets = soft_targets(labels, self.course.task.classes, 0.0)
+        targets = soft_targets(labels, self.course.classes, 0.0)
         loss, logits = self.loss(inputs, targets, count)
         if len(inputs) == 0:
             return
@@ -289,6 +298,12 @@ class Module(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = history_in(checkpoint, self.course.plan.name)
+
+
+def _put_together(batch: Batch) -> Batch:
+    """Return all of a batch, given this process's share."""
+    inputs, labels, count = batch
+    return group.whole(inputs, count), group.whole(labels, count), count
 
 
 def _compiled(model: nn.Module) -> Any:

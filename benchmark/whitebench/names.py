@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from whitebench.errors import OptionError, near_misses
 from whitebench.quotation import told
-from whitebench.specs import PRESET
+from whitebench.specs import PATH, PRESET
 from whitebench.wording import is_plain, listed, plain, shown
 
 if TYPE_CHECKING:
@@ -101,6 +101,30 @@ def configured(kind: str, text: str, config: type, presets: Mapping[str, Mapping
     """
     who = f"{kind} {plain(text, 100)}"
     return configure(who, config, with_preset(who, presets or {}, parse_name(text)[1]))
+
+
+def configured_task(text: str, config: type, path: str = "") -> Any:
+    """Return the config that a task's options in `text` ask for, its data at `path` where one is given.
+
+    Raises:
+        OptionError: as `parse_name` and `configure`; names the task.
+    """
+    who = f"task {plain(text, 100)}"
+    return configure(who, config, {**parse_name(text)[1], **({PATH: path} if path else {})})
+
+
+def without_path(text: str) -> tuple[str, str]:
+    """Split `imagefolder[path=data/pets,size=64]` into what is left of it without its path, and that; empty if none.
+
+    Raises:
+        OptionError: as `parse_name`.
+    """
+    name, options = parse_name(text)
+    path = options.pop(PATH, "")
+    if not path:
+        return text, ""
+    kept = ",".join(f"{key}={value}" for key, value in options.items())
+    return f"{name}[{kept}]" if kept else name, path
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whitebench.specs import SOLUTION, TRUTH
 from whitebench.tracing import offered_kinds
@@ -49,7 +49,7 @@ def _is_traced(need: str) -> bool:
     return need not in BATCH_NEEDS and not need.startswith(TRUTH)
 
 
-def untold(spec: MetricSpec, samples: Samples) -> str | None:
+def untold(spec: MetricSpec, samples: Samples[Any]) -> str | None:
     """Return why the task's truth is not enough for the metric, or None where it is."""
     names = [need.removeprefix(TRUTH) for need in spec.needs if need.startswith(TRUTH)]
     lacking = [name for name in names if name not in samples.truth]

@@ -5,6 +5,7 @@ Legend: B batch, N samples, D width of the features, C classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from whitebench import group
 from whitebench.errors import MetricError
 from whitebench.evaluation import Subject, autocast
+from whitebench.feed import Inputs, batches, to_numbers
 from whitebench.pulse import beat
 from whitebench.quotation import told
 from whitebench.specs import ReadoutSpec, Samples
@@ -53,7 +55,7 @@ class Reader:
         self,
         subject: Subject,
         readouts: Mapping[str, Readout],
-        training: Samples,
+        training: Samples[Any],
         *,
         batch_size: int,
         precision: str = "32",
@@ -71,7 +73,7 @@ class Reader:
         """
         return _sound(self._fitted[name])
 
-    def logits(self, name: str, inputs: Tensor) -> Tensor:
+    def logits(self, name: str, inputs: Inputs) -> Tensor:
         """Return the logits (N, C) of `inputs` by their features, float32, on the CPU, in their order.
 
         Raises:
@@ -79,28 +81,29 @@ class Reader:
         """
         return _read(name, self.predictor(name), self._features(inputs), len(inputs))
 
-    def raw_logits(self, name: str, inputs: Tensor) -> Tensor | None:
+    def raw_logits(self, name: str, inputs: Inputs) -> Tensor | None:
         """Return the logits (N, C) by the inputs as they are; None where they are too wide for that.
 
         Raises:
             MetricError: the read-out raised; names it.
         """
-        flat = inputs.flatten(1)
-        if flat.shape[1] > WIDEST_RAW:
+        if math.prod(inputs.shape[1:]) > WIDEST_RAW:
             return None
         if name not in self._raw:
-            own = group.batches(self._training.inputs.flatten(1), self._batch_size)
-            self._raw |= self._fit({name: self._readouts[name]}, own)
-        return _read(name, _sound(self._raw[name]), group.batches(flat, self._batch_size), len(inputs))
+            self._raw |= self._fit({name: self._readouts[name]}, self._flat(self._training.inputs))
+        return _read(name, _sound(self._raw[name]), self._flat(inputs), len(inputs))
+
+    def _flat(self, inputs: Inputs) -> Iterator[Tensor]:
+        return (to_numbers(batch).flatten(1) for batch in batches(inputs, self._batch_size))
 
     @torch.inference_mode()
-    def _features(self, inputs: Tensor) -> Iterator[Tensor]:
+    def _features(self, inputs: Inputs) -> Iterator[Tensor]:
         """Yield the features (B, D) of this process's share of every batch, float32, on the model's device."""
         subject = self._subject
         subject.module.eval()
-        for batch in group.batches(inputs, self._batch_size):
+        for batch in batches(inputs, self._batch_size):
             with autocast(subject.device, self._precision):
-                seen = observe(subject.module, batch.to(subject.device), head=subject.spec.head, trace={}, kinds=())
+                seen = observe(subject.module, subject.take(batch), head=subject.spec.head, trace={}, kinds=())
             yield seen.features.float()
             beat()
 

@@ -80,6 +80,9 @@ class Recipe:
     """Whether the augmentation that the task permits is used."""
     crop: int = 0
     """Training images are cut out of their padded selves, so many pixels of zeros around: shifts by up to that."""
+    resized_crop: float = 0.0
+    """A part of a training image is cut out and stretched to full size, its share of the area drawn from here to 1
+    (Szegedy et al., arXiv 1409.4842); 0 for none."""
     flip: bool = False
     """Whether half of the training images are mirrored left to right, where the task permits `flip`."""
     randaugment: RandAugment | None = None
@@ -93,6 +96,7 @@ class Recipe:
         need(self.clip_norm >= 0, "clip_norm", "must not be negative")
         need(self.warmup_epochs >= 0, "warmup_epochs", "must not be negative")
         need(0 <= self.crop <= MOST_CROP, "crop", f"must be 0 to {MOST_CROP} pixels")
+        need(0 <= self.resized_crop < 1, "resized_crop", "must be 0, for none, or a share of the area below 1")
         need(0 <= self.erasing <= 1, "erasing", "must be in [0, 1]")
         need(0 <= self.mixup <= MOST_MIXUP, "mixup", f"must be 0 to {MOST_MIXUP:g}")
         need(all(0 <= beta < 1 for beta in self.betas), "betas", "must be in [0, 1)")
@@ -105,7 +109,7 @@ class Recipe:
     @property
     def is_for_images(self) -> bool:
         """Whether it changes training images in ways that only images can be changed."""
-        return bool(self.crop or self.flip or self.randaugment or self.erasing)
+        return bool(self.crop or self.resized_crop or self.flip or self.randaugment or self.erasing)
 
     @property
     def search(self) -> dict[str, Space]:

@@ -12,13 +12,13 @@ import torch
 from whitebench import group
 from whitebench.errors import TaskDataError
 from whitebench.seeds import mix
-from whitebench.specs import Samples, Shape, Split, TaskSpec
+from whitebench.specs import Samples, Shape, Split, Stream, TaskSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def load_samples(spec: TaskSpec, config: Any, split: Split) -> tuple[Samples, str]:
+def load_samples(spec: TaskSpec, config: Any, split: Split) -> tuple[Samples[Any], str]:
     """Return a split with the sha256 of the bytes served.
 
     Raises:
@@ -27,7 +27,7 @@ def load_samples(spec: TaskSpec, config: Any, split: Split) -> tuple[Samples, st
     """
     samples = spec.data(config, split)
     where = f"task {spec.name!r}, split {split!r}"
-    _check(where, spec.shape_of(config), spec.classes, samples)
+    _check(where, spec.shape_of(config), spec.classes_of(config), samples)
     fingerprint = fingerprint_of(samples)
     expected = spec.manifest_of(config).get(split)
     if expected is not None and expected != fingerprint:
@@ -42,10 +42,18 @@ def _check(where: str, shape: Shape, classes: int, samples: object) -> None:
     if not isinstance(samples, Samples):
         raise TaskDataError(f"{where}: data returned a {type(samples).__name__}; it must return Samples")
     inputs, labels = samples.inputs, samples.labels
-    if inputs.device.type != "cpu" or labels.device.type != "cpu":
-        raise TaskDataError(f"{where}: samples must be served on the CPU, got {inputs.device}, {labels.device}")
-    if inputs.dtype != torch.float32 or labels.dtype != torch.int64:
-        raise TaskDataError(f"{where}: inputs must be float32 and labels int64, got {inputs.dtype}, {labels.dtype}")
+    if isinstance(inputs, Stream):
+        kind, devices = torch.uint8, [labels.device]
+    else:
+        kind, devices = inputs.dtype, [inputs.device, labels.device]
+    if any(device.type != "cpu" for device in devices):
+        raise TaskDataError(f"{where}: samples must be served on the CPU, got {', '.join(map(str, devices))}")
+    if kind not in (torch.float32, torch.uint8) or labels.dtype != torch.int64:
+        raise TaskDataError(
+            f"{where}: inputs must be float32 and labels int64, got {kind}, {labels.dtype}; images may be uint8"
+        )
+    if kind == torch.uint8 and len(shape) != 3:
+        raise TaskDataError(f"{where}: inputs of uint8 are images (channels, height, width), the Spec says {shape}")
     if labels.ndim != 1 or tuple(inputs.shape) != (len(labels), *shape):
         raise TaskDataError(
             f"{where}: inputs are {tuple(inputs.shape)} and labels {tuple(labels.shape)}; "
@@ -53,13 +61,19 @@ def _check(where: str, shape: Shape, classes: int, samples: object) -> None:
         )
     if len(labels) == 0 or labels.min() < 0 or labels.max() >= classes:
         raise TaskDataError(f"{where}: it needs samples with labels in [0, {classes})")
-    if not bool(inputs.isfinite().all()):
+    if isinstance(inputs, torch.Tensor) and not bool(inputs.isfinite().all()):
         raise TaskDataError(f"{where}: inputs hold values that are not finite numbers")
 
 
-def fingerprint_of(samples: Samples) -> str:
-    """Return the sha256 of the bytes of the inputs, then of the labels."""
-    digest = hashlib.sha256(samples.inputs.contiguous().numpy().astype("<f4", copy=False).tobytes())
+def fingerprint_of(samples: Samples[Any]) -> str:
+    """Return the sha256 of the bytes of the inputs (of a stream: of what it says they follow from), then the labels."""
+    inputs = samples.inputs
+    if isinstance(inputs, Stream):
+        digest = hashlib.sha256(bytes.fromhex(inputs.sha256))
+    elif inputs.dtype == torch.uint8:
+        digest = hashlib.sha256(inputs.contiguous().numpy())
+    else:
+        digest = hashlib.sha256(inputs.contiguous().numpy().astype("<f4", copy=False).tobytes())
     digest.update(samples.labels.contiguous().numpy().astype("<i8", copy=False).tobytes())
     return digest.hexdigest()
 
@@ -100,13 +114,13 @@ class InOrder:
 
 
 class TensorBatches(torch.utils.data.Dataset[tuple["Tensor", "Tensor", int]]):
-    """Whole tensors, indexed by a batch of sample indices: no loader process, no copy per sample.
+    """Whole tensors or a stream of images, indexed by a batch of sample indices: no copy per sample.
 
     Yields inputs, labels, and how many samples the batch has in all. Where it `is_shared`, each of several processes
     gets its share of them, which may be empty.
     """
 
-    def __init__(self, samples: Samples, *, is_shared: bool = True) -> None:
+    def __init__(self, samples: Samples[Any], *, is_shared: bool = True) -> None:
         self.samples, self.is_shared = samples, is_shared
 
     def __len__(self) -> int:

@@ -81,7 +81,7 @@ def _line(one: Score, width: int) -> str:
 
 def score(
     subject: Subject,
-    samples: Samples,
+    samples: Samples[Any],
     logits: Tensor,
     metrics: Sequence[MetricSpec],
     *,
@@ -112,7 +112,7 @@ def score(
 
 def _score(
     subject: Subject,
-    samples: Samples,
+    samples: Samples[Any],
     logits: Tensor,
     metrics: Sequence[MetricSpec],
     *,
@@ -231,7 +231,7 @@ def _yielded(spec: MetricSpec, task: str, readings: Mapping[str, Reading]) -> Sc
 @torch.inference_mode()
 def _score_inside(
     subject: Subject,
-    samples: Samples,
+    samples: Samples[Any],
     logits: Tensor,
     metrics: Sequence[MetricSpec],
     *,
@@ -286,10 +286,10 @@ def _score_inside(
 
 
 def _look_inside(
-    subject: Subject, samples: Samples, logits: Tensor, rows: slice, *, kinds: frozenset[str], precision: str
+    subject: Subject, samples: Samples[Any], logits: Tensor, rows: slice, *, kinds: frozenset[str], precision: str
 ) -> tuple[Mapping[str, Any], frozenset[str]]:
     """Return everything that a metric may need of one batch, by the need's name, and the kinds of trace on offer."""
-    inputs = group.taken(samples.inputs, rows).to(subject.device)
+    inputs = subject.take(group.taken(samples.inputs, rows))
     with autocast(subject.device, precision):
         seen = observe(subject.module, inputs, head=subject.spec.head, trace=subject.spec.trace, kinds=kinds)
     given = {

@@ -7,12 +7,15 @@ listed without paying for it.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, get_args
 
-from whitebench.errors import PluginError, near_misses
+from typing_extensions import TypeVar
+
+from whitebench.errors import PluginError, TaskDataError, near_misses
 from whitebench.quotation import LONGEST, quote, told
 from whitebench.reading import Direction, Reading
 from whitebench.space import Space
@@ -33,6 +36,9 @@ Manifest: TypeAlias = Mapping[Split, str]
 
 PRESET = "preset"
 """The option that stands for several others."""
+
+PATH = "path"
+"""The option of a task that says where on this machine its data lie: no part of a cell's name or identity."""
 
 HEAD = "head"
 """The read-out that a model brings along: its own head."""
@@ -156,11 +162,49 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
-    """One split of a task, whole and in memory."""
+class Stream:
+    """The images of a split that are read when they are asked for, in processes of their own too."""
 
-    inputs: Tensor
-    """(N, *shape), float32."""
+    size: int
+    """How many."""
+    shape_of_one: Shape
+    read: Callable[[Tensor], Tensor]
+    """`(rows (B,)) -> images (B, *shape_of_one)`, uint8, on the CPU: the same whenever and wherever it is asked."""
+    sha256: str
+    """Of what decides the images, such as the files' own bytes."""
+    workers: int = 0
+    """Loader processes; the harness sets it."""
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        import torch
+
+        asked = torch.arange(self.size)[rows] if isinstance(rows, slice) else rows
+        return self.read(asked) if len(asked) else torch.empty(0, *self.shape_of_one, dtype=torch.uint8)
+
+    @property
+    def shape(self) -> Shape:
+        """That of all of them together."""
+        return (self.size, *self.shape_of_one)
+
+    @property
+    def nbytes(self) -> int:
+        """What all of them would take in memory."""
+        return math.prod(self.shape)
+
+
+Held = TypeVar("Held", default="Tensor")
+"""What the inputs of samples are: a tensor, but for a task that serves a Stream."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples(Generic[Held]):
+    """One split of a task, whole; in memory, but for a Stream of images."""
+
+    inputs: Held
+    """(N, *shape): float32 as models see it, or uint8 images, of which they see x / 255."""
     labels: Tensor
     """(N,), int64 in [0, classes)."""
     facts: Mapping[str, float] = field(default_factory=dict)
@@ -172,7 +216,7 @@ class Samples:
         return len(self.labels)
 
 
-def _no_data(_: Any, split: Split) -> Samples:
+def _no_data(_: Any, split: Split) -> Samples[Any]:
     raise PluginError(f"a task that solves itself has no split {split!r}")
 
 
@@ -199,8 +243,9 @@ class TaskSpec:
     summary: str
     shape: Shape | Callable[[Any], Shape] = ()
     """One sample's shape, or `(config) -> shape` where an option sets it."""
-    classes: int = 0
-    data: Callable[[Any, Split], Samples] = _no_data
+    classes: int | Callable[[Any], int] = 0
+    """How many, or `(config) -> classes` where the data say."""
+    data: Callable[[Any, Split], Samples[Any]] = _no_data
     """`(config, split) -> Samples`; the harness asks for `test` once per cell, at its end."""
     solve: Callable[[Any, torch.nn.Module, int], Solution] | None = None
     """Instead of `data`, for problems with a known answer: `(config, what the contestant's model builds, block) ->
@@ -216,6 +261,11 @@ class TaskSpec:
     """
     permits: tuple[str, ...] = ()
     """What a recipe may do to its images besides without making them another class: `flip`, left to right."""
+    scaling: Callable[[Any], tuple[Sequence[float], Sequence[float]] | None] | None = None
+    """`(config) -> (means, deviations)`, one of each per channel: models see (x - mean) / deviation, augmentation x."""
+    prepare: Callable[[Any], Sequence[str]] | None = None
+    """`(config) -> remarks` fetches and reads what is not on this machine, or not read yet; called before a run. Until
+    then `manifest`, and `classes` where it is a function, may raise TaskDataError: what they say is not known here."""
     manifest: Manifest | Callable[[Any], Manifest] = field(default_factory=dict)
     """Per split, the sha256 of the bytes served (inputs, then labels, little-endian and contiguous), whatever
     the options; or `(config) -> manifest` where an option changes them, without the splits that it changes."""
@@ -227,7 +277,7 @@ class TaskSpec:
         is_learnt = self.data is not _no_data
         _need("task", self.name, is_learnt != (self.solve is not None), "give it data, or let it solve itself")
         if self.solve is not None:
-            learnt = ("shape", "classes", "augment", "permits", "manifest")
+            learnt = ("shape", "classes", "augment", "permits", "scaling", "prepare", "manifest")
             strange = [name for name in learnt if getattr(self, name)]
             _need("task", self.name, not strange, f"it solves itself, so leave out {', '.join(strange)}")
             message = f"asks must be a tuple of names, got {quote(self.asks)}"
@@ -236,7 +286,8 @@ class TaskSpec:
         _need("task", self.name, not self.asks, "asks is for a task that solves itself")
         if not callable(self.shape):
             _check_shape(self.name, self.shape)
-        _need("task", self.name, self.classes >= 2, f"classes must be 2 or more, got {quote(self.classes)}")
+        if not callable(self.classes):
+            _check_classes(self.name, self.classes)
         unknown = sorted(set(self.permits) - {"flip"})
         _need("task", self.name, not unknown, f"permits names {quote(unknown)}; known is 'flip'")
         if not callable(self.manifest):
@@ -254,11 +305,25 @@ class TaskSpec:
         _check_shape(self.name, shape)
         return shape
 
+    def classes_of(self, config: Any) -> int:
+        """Return how many classes there are with these options.
+
+        Raises:
+            PluginError: the Spec's function raised, or returned something else.
+            TaskDataError: the data, which would say, have not been read on this machine.
+        """
+        if not callable(self.classes):
+            return self.classes
+        classes: int = _answer(self.name, "classes", self.classes, config)
+        _check_classes(self.name, classes)
+        return classes
+
     def manifest_of(self, config: Any) -> Manifest:
         """Return the sha256 of each split whose bytes are known with these options.
 
         Raises:
             PluginError: the Spec's function raised, or returned something else.
+            TaskDataError: the data have not been read on this machine.
         """
         if not callable(self.manifest):
             return self.manifest
@@ -449,8 +514,15 @@ def _check_shape(name: str, shape: object) -> None:
 def _answer(name: str, field: str, ask: Callable[[Any], Any], config: object) -> Any:
     try:
         return ask(config)
+    except TaskDataError:
+        raise
     except Exception as error:  # a stranger's code
         raise PluginError(f"task {quote(name)}: {field} raised {told(error)}") from error
+
+
+def _check_classes(name: str, classes: object) -> None:
+    is_number = isinstance(classes, int) and classes >= 2
+    _need("task", name, is_number, f"classes must be 2 or more, got {quote(classes)}")
 
 
 def _check_manifest(name: str, manifest: Manifest) -> None:

@@ -14,9 +14,10 @@ from typing import Any, Literal
 from whitebench.budget import MOST, Budget, Limits, Tuning
 from whitebench.document import parse_document, parse_value, read_document
 from whitebench.errors import OptionError, SuiteError, near_misses
-from whitebench.names import parse_name
+from whitebench.names import parse_name, without_path
 from whitebench.recipe import Recipe
 from whitebench.settings import MOST_LEVELS, STRICT, SettingError, need, read_settings
+from whitebench.specs import PATH
 from whitebench.wording import is_plain, listed, plain, shown
 
 NOTHING = Budget(epochs=0, batch_size=1, trials=0)
@@ -91,6 +92,8 @@ class Suite:
     limits: Limits = field(default_factory=Limits)
     tuning: Tuning = field(default_factory=Tuning)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """Where on this machine the data of tasks lie, by the task as it stands in `tasks` or by its name alone."""
     contestants: tuple[Contestant, ...]
     guests: tuple[Contestant, ...] = field(default=(), metadata={"is_in_file": False})
     """Contestants added on the command line."""
@@ -112,6 +115,10 @@ class Suite:
         for task in self.tasks:
             _check_name("tasks", task)
             need("/" not in task, "tasks", f"{shown(task)} holds a /, which stands between the parts of a cell's name")
+        named = {*self.tasks, *(parse_name(task)[0] for task in self.tasks)}
+        for task in self.paths:
+            near = near_misses(task, named) or f" (tasks: {listed(self.tasks)})"
+            need(task in named, "paths", f"{shown(task)} is no task of this suite{near}")
         for readout in self.readouts:
             _check_name("readouts", readout)
         near = near_misses(self.primary, self.metrics) or f" (metrics: {listed(self.metrics)}): add it to them"
@@ -138,6 +145,10 @@ class Suite:
     def recipe_of(self, contestant: Contestant) -> Recipe | None:
         """Return how `contestant` is trained; None where tasks solve themselves."""
         return self.recipes[contestant.recipe] if self.recipes else None
+
+    def path_of(self, task: str) -> str:
+        """Return where the data of `task` lie on this machine; empty where nothing is said."""
+        return self.paths.get(task) or self.paths.get(parse_name(task)[0], "")
 
     def contestant(self, label: str) -> Contestant | None:
         """Return the contestant called `label`, if there is one."""
@@ -178,6 +189,7 @@ def load_suite(name_or_path: str, overrides: Sequence[str] = ()) -> Suite:
         raise SuiteError(f"{source}: guests: unknown (guests come by --model; a file has contestants)")
     if "seeds" in content:
         content["seeds"] = _counted(content["seeds"], source)
+    _take_paths(content, Path(name_or_path).parent, source)
     return _with_whole_paths(read_settings(Suite, content, source), Path(name_or_path).parent)
 
 
@@ -190,6 +202,40 @@ def _with_whole_paths(suite: Suite, folder: Path) -> Suite:
         for one in suite.contestants
     ]
     return dataclasses.replace(suite, contestants=tuple(whole))
+
+
+def _take_paths(content: dict[str, Any], folder: Path, source: str) -> None:
+    """Move the `path` out of each task into `paths`, whole; what is of a wrong type is left for `Suite` to judge."""
+    tasks, paths = content.get("tasks"), content.get("paths", {})
+    if not isinstance(tasks, list) or not isinstance(paths, dict):
+        return
+    moved: list[object] = []
+    for task in tasks:
+        left, path = without_path(task) if isinstance(task, str) and PATH in task and _is_name(task) else (task, "")
+        if path and left in moved:
+            name, _ = parse_name(left)
+            raise SuiteError(
+                f"{source}: tasks: {shown(left)} stands for two paths: give each a name that boards can tell it by, "
+                f"as in {name}[name=pets,path={plain(path, 60)}]"
+            )
+        moved.append(left)
+        paths = {**paths, **({left: path} if path else {})}
+    content["tasks"] = moved
+    if paths:
+        whole = {task: _whole(path, folder) for task, path in paths.items()}
+        content["paths"] = whole
+
+
+def _whole(path: object, folder: Path) -> object:
+    return str((folder / Path(path).expanduser()).absolute()) if isinstance(path, str) and path else path
+
+
+def _is_name(text: str) -> bool:
+    try:
+        parse_name(text)
+    except OptionError:  # for `Suite` to judge
+        return False
+    return True
 
 
 def with_guests(suite: Suite, guests: Sequence[Contestant]) -> Suite:
@@ -269,3 +315,5 @@ def _apply(content: dict[str, Any], override: str) -> None:
         table[last] = parse_value(value)
     except ValueError as error:
         raise SuiteError(f"{said}: {error}: write a shorter value") from error
+    if path == ["paths"]:  # as typed: seen from the working folder, not from the suite's file
+        table[last] = _whole(table[last], Path())

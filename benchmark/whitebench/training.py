@@ -14,15 +14,16 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from torch.utils.data import DataLoader
 
 from whitebench import group
 from whitebench.course import Course
 from whitebench.errors import WhitebenchError
 from whitebench.events import EpochEnded
+from whitebench.feed import Loader
 from whitebench.fit import Answer, Message
 from whitebench.module import Module, history_in
 from whitebench.samples import EpochSampler, InOrder, TensorBatches
+from whitebench.specs import Stream
 
 if TYPE_CHECKING:
     from whitebench.evaluation import Subject
@@ -48,7 +49,7 @@ class Trained:
     """In how many pieces each device took its share of a batch, so that it fitted into memory."""
 
 
-def train(course: Course, subject: Subject, training: Samples, validation: Samples, hear: Hear) -> Trained:
+def train(course: Course, subject: Subject, training: Samples[Any], validation: Samples[Any], hear: Hear) -> Trained:
     """Train the model and leave it holding the weights that the budget reports, on the device it was trained on.
 
     A fit whose folder holds a checkpoint goes on from it and ends bit-identical to an undisturbed one. Several
@@ -106,7 +107,7 @@ def train(course: Course, subject: Subject, training: Samples, validation: Sampl
     trainer.fit(
         module,
         _loader(
-            TensorBatches(training, is_shared=not module.is_drawn_whole),
+            TensorBatches(training, is_shared=not module.is_read_whole),
             EpochSampler(len(training), plan.budget.batch_size, plan.seed),
         ),
         _loader(TensorBatches(validation), InOrder(len(validation), plan.budget.batch_size)),
@@ -168,15 +169,10 @@ def _earlier_epochs(checkpoint: Path, fit: str) -> list[EpochEnded]:
         return []
 
 
-def _loader(batches: TensorBatches, sampler: EpochSampler | InOrder) -> DataLoader[Any]:
-    # A generator of its own: DataLoader draws a base seed from the global one when iterated, which
-    # would make a resumed fit differ.
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=cast("Any", sampler),
-        generator=torch.Generator().manual_seed(0),
-    )
+def _loader(batches: TensorBatches, sampler: EpochSampler | InOrder) -> Loader:
+    inputs = batches.samples.inputs
+    workers = inputs.workers if isinstance(inputs, Stream) else 0
+    return Loader(batches, sampler, workers=workers, is_kept=isinstance(sampler, EpochSampler))
 
 
 class _Reporter(Checkpoint):

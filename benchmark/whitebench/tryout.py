@@ -9,7 +9,7 @@ import dataclasses
 import statistics
 import time
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -22,7 +22,7 @@ from whitebench.fit import STEPS, WEIGHTS, Answer, FitPlan, Message, Timed
 from whitebench.fitting import counted, state_of
 from whitebench.seeds import seed_everything
 from whitebench.solving import solve
-from whitebench.specs import Samples
+from whitebench.specs import Samples, Stream
 from whitebench.training import train
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _rest(watch: _Watch) -> float:
 
 
 def _examine(
-    course: Course, subject: Subject, training: Samples, validation: Samples, *, growth: Sequence[float]
+    course: Course, subject: Subject, training: Samples[Any], validation: Samples[Any], *, growth: Sequence[float]
 ) -> tuple[float, float, int]:
     """Return what comes after the last epoch of a cell in seconds, a forward pass of one batch, and bytes at the peak.
 
@@ -110,7 +110,7 @@ def _examine(
     began = time.perf_counter()
     save_file(state_of(subject.module), plan.folder / WEIGHTS)
     counted(subject)
-    rows = training.inputs[: plan.budget.batch_size].to(subject.device)
+    rows = subject.take(training.inputs[: plan.budget.batch_size])
     rate = cost.inference_rate(subject.module, rows)
     saved = time.perf_counter()
     reader = exam.reader_of(course, subject, training)
@@ -138,14 +138,15 @@ def _in_small(course: Course) -> Course:
     )
 
 
-def _first(samples: Samples, size: int) -> Samples:
+def _first(samples: Samples[Any], size: int) -> Samples[Any]:
+    inputs, count = samples.inputs, min(size, len(samples))
     return dataclasses.replace(
         samples,
-        inputs=samples.inputs[:size],
+        inputs=dataclasses.replace(inputs, size=count) if isinstance(inputs, Stream) else inputs[:size],
         labels=samples.labels[:size],
         truth={name: tensor[:size] for name, tensor in samples.truth.items()},
     )
 
 
-def _batches(samples: Samples, plan: FitPlan) -> int:
+def _batches(samples: Samples[Any], plan: FitPlan) -> int:
     return ceil(len(samples) / plan.budget.batch_size)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from whitebench.catalog import Catalog
 from whitebench.errors import SuiteError, WhitebenchError
-from whitebench.names import configured, parse_name
+from whitebench.names import configured, configured_task, parse_name
 from whitebench.needs import why_no_rank
 from whitebench.specs import HEAD, ModelSpec, TaskSpec
 from whitebench.suite import NOTHING, Contestant, Suite
@@ -102,7 +102,7 @@ def _vet_tasks(suite: Suite, catalog: Catalog) -> list[TaskSpec]:
     specs = [catalog.task(parse_name(task)[0]).spec for task in suite.tasks]
     for task in suite.tasks:
         name, _ = parse_name(task)
-        config = configured("task", task, catalog.task(name).spec.config)
+        config = configured_task(task, catalog.task(name).spec.config, suite.path_of(task))
         first = seen.setdefault((name, repr(dataclasses.asdict(config))), task)
         if first != task:
             raise SuiteError(f"{first} and {task} are one task in other words: leave one out")

@@ -190,7 +190,8 @@ class Index:
     def _plan(self, asked: tuple[str, ...], suite: Suite, catalog: Catalog) -> list[PlannedCell]:
         """Return the suite's cells: those of the last time where nothing can have changed, for code is loaded once."""
         known = self._plans.get(asked)
-        if known and known[:2] == (suite, catalog) and not any(one.weights for one in suite.contestants):
+        is_free = not suite.paths and not any(one.weights for one in suite.contestants)  # of files that may change
+        if known and known[:2] == (suite, catalog) and is_free and not any(one.identity.unknown for one in known[2]):
             return known[2]
         planned = plan_cells(suite, catalog)
         self._plans[asked] = (suite, catalog, planned)

@@ -39,6 +39,17 @@ def test_a_crop_shifts_each_image_by_up_to_its_padding_and_fills_with_zeros() ->
     torch.testing.assert_close(found.flatten(1).sum(dim=1), torch.ones(64))
 
 
+def test_a_resized_crop_shows_a_part_of_each_image_at_full_size() -> None:
+    """On a ramp from 0 to 1, left to right, a part that is stretched is a ramp that is less steep."""
+    ramp = torch.linspace(0, 1, 16).expand(200, 3, 16, 16)
+    found = augmented(ramp, resized_crop=0.25)
+    assert found.shape == ramp.shape
+    spans = found[:, 0, 8].amax(dim=1) - found[:, 0, 8].amin(dim=1)
+    assert 0.3 < float(spans.min()) < 0.6
+    assert float(spans.max()) <= 1.0 + 1e-6
+    assert bool((found[:, 0, 8].diff(dim=1) >= -1e-6).all())
+
+
 def test_a_flip_mirrors_half_of_the_images_where_the_task_permits_it() -> None:
     images = torch.rand(400, *SHAPE)
     found = augmented(images, "flip", flip=True)

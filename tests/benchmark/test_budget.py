@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_a_budget_that_buys_nothing_is_refused_by_name(change: dict[str, Any], m
 @pytest.mark.parametrize("name", ["fit_minutes", "stall_minutes", "memory_gib", "log_mib"])
 def test_a_limit_that_no_fit_could_keep_is_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: must be above zero"):
-        Limits(**{name: 0.0})
+        Limits(**cast("Any", {name: 0.0}))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from whitebench import identity as identity_room
 from whitebench.budget import Budget, Limits, Tuning
 from whitebench.catalog import Catalog, load_catalog
-from whitebench.errors import OptionError, UnknownNameError, WhitebenchError
+from whitebench.errors import OptionError, TaskDataError, UnknownNameError, WhitebenchError
 from whitebench.identity import CellName, Identity, canonical, digest_of, identify, study_parts
 from whitebench.plugin import Entry
 from whitebench.recipe import RandAugment, Recipe, Tuned
@@ -76,6 +76,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "clipping": with_recipe(clip_norm=0.5),
     "augmentation": with_recipe(augment=False),
     "crop": with_recipe(crop=1),
+    "resized crop": with_recipe(resized_crop=0.5),
     "flip": with_recipe(flip=True),
     "RandAugment": with_recipe(randaugment=RandAugment(magnitude=5)),
     "erasing": with_recipe(erasing=0.1),
@@ -110,7 +111,9 @@ SAME: dict[str, dict[str, Any]] = {
     "other tasks": {"tasks": ("digits", "digits[shift=1]")},
     "other contestants": {"contestants": (VIT, Contestant(model="crate"))},
     "the head, said": {"contestant": dataclasses.replace(VIT, readout="head")},
-    "limits": {"limits": Limits(fit_minutes=1.0, stall_minutes=1.0, memory_gib=1.0, log_mib=1.0)},
+    "limits": {
+        "limits": Limits(fit_minutes=1.0, stall_minutes=1.0, memory_gib=1.0, log_mib=1.0, data_gib=0.0, workers=0)
+    },
     "the order of metrics": {"metrics": ("sparsity", "accuracy")},
 }
 
@@ -251,9 +254,9 @@ def test_what_is_no_cell_is_refused(text: str) -> None:
 
 
 NUMBERS = (
-    "augmentation", "cost", "course", "evaluation", "exam", "fitting", "footing", "group", "module", "multihead",
-    "needs", "optimisation", "readout", "rehearsal", "samples", "scoring", "seeds", "sequence", "solving", "tracing",
-    "training", "tuning", "weights",
+    "augmentation", "cost", "course", "evaluation", "exam", "feed", "fitting", "footing", "group", "module",
+    "multihead", "needs", "optimisation", "readout", "rehearsal", "samples", "scoring", "seeds", "sequence", "solving",
+    "tracing", "training", "tuning", "weights",
 )  # fmt: skip
 """The rooms of the harness whose code decides what a cell's numbers are."""
 
@@ -263,7 +266,52 @@ def test_the_rules_version_was_thought_of_when_the_code_that_decides_numbers_cha
     """Where this fails: raise RULES_VERSION if any cell's numbers can differ, then put in the new digest."""
     folder = Path(identity_room.__file__).parent
     code = {name: normal_form(ast.parse((folder / f"{name}.py").read_bytes())) for name in NUMBERS}
-    assert (identity_room.RULES_VERSION, digest_of(code)[:16]) == (2, "0e0e5e1a75ac516a")
+    assert (identity_room.RULES_VERSION, digest_of(code)[:16]) == (2, "0b88b667b5cbad42")
+
+
+def test_settings_that_came_later_count_where_they_are_used_alone(catalog: Catalog) -> None:
+    """So that what was run before they were there is not run again."""
+    plain, cropped, resized = (
+        identity(catalog, **change).parts["recipe"]
+        for change in ({}, with_recipe(crop=1), with_recipe(resized_crop=0.5))
+    )
+    assert {"resized_crop", "crops"}.isdisjoint(plain)
+    assert (cropped["crops"], resized["resized_crop"]) == (identity_room.CROPS_VERSION, 0.5)
+
+
+IMAGES = Contestant(model="vit[dim=8,heads=2]")
+
+
+def with_images(catalog: Catalog, manifest: Any) -> Catalog:
+    """Return the catalog with image folders that are what `manifest` says."""
+    return with_spec(catalog, "task", "imagefolder", manifest=manifest, classes=10)
+
+
+def of_images(catalog: Catalog, path: str) -> Identity:
+    task = "imagefolder[size=8]"
+    return identify(dataclasses.replace(SUITE, tasks=(task,), paths={task: path}), IMAGES, task, 0, catalog)
+
+
+def test_where_data_lie_is_no_part_of_an_identity_and_what_they_are_is(catalog: Catalog) -> None:
+    one, two = (with_images(catalog, {"train": sha * 64}) for sha in "12")
+    assert of_images(one, "/a").digest == of_images(one, "/b").digest
+    assert of_images(one, "/a").digest != of_images(two, "/a").digest
+    assert "/a" not in canonical(of_images(one, "/a").parts)
+
+
+def test_an_identity_whose_data_are_not_known_here_takes_theirs_from_what_is_stored(catalog: Catalog) -> None:
+    def nowhere(_: object) -> Any:
+        raise TaskDataError("not read here")
+
+    stored = of_images(with_images(catalog, {"train": "1" * 64}), "/a")
+    here = of_images(with_images(catalog, nowhere), "/a")
+    assert here.parts["task"]["manifest"] is None
+    unknown = dataclasses.replace(here, unknown="not read here")
+    # The Spec that is not the same one counts; but for that they are one.
+    assert {line.partition(":")[0] for line in unknown.as_stored(stored.parts).differences(stored.parts)} <= {
+        "sources.task imagefolder"
+    }
+    assert here.as_stored(stored.parts) is here
 
 
 def test_versions_of_the_engines_are_in_every_identity(catalog: Catalog) -> None:

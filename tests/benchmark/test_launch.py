@@ -249,7 +249,7 @@ if sys.platform == "linux":
 @pytest.mark.parametrize(("how", "kind", "message", "in_traceback", "limits"), FAULTS)
 def test_every_way_to_fail_has_its_kind_its_message_where_it_happened_and_leaves_no_process(
     launcher: Launcher, accuse: MakePlan, tmp_path: Path, how: str, kind: str, message: str, in_traceback: str,
-    limits: dict[str, float],
+    limits: dict[str, Any],
 ) -> None:  # fmt: skip
     fit = launcher.start(accuse(how, limits=Limits(**limits)))
     failure = failure_of(fit)

@@ -12,7 +12,7 @@ import pytest
 
 from whitebench import Reference
 from whitebench.catalog import Catalog
-from whitebench.errors import StoreError, SuiteError, UnknownNameError
+from whitebench.errors import StoreError, SuiteError, TaskDataError, UnknownNameError
 from whitebench.identity import identify
 from whitebench.ledger import (
     Published,
@@ -79,6 +79,32 @@ def test_without_a_store_everything_is_missing(suite: Suite, catalog: Catalog) -
     assert (ledger.direction, len(ledger.records)) == ("lower", 4)
 
 
+def test_a_cell_whose_data_are_not_known_here_is_judged_by_all_the_rest(
+    suite: Suite, catalog: Catalog, store: Store
+) -> None:
+    """Where its data lie it is what it was; elsewhere it is not taken for stale, nor for missing."""
+    known: list[dict[str, str]] = [{"train": "1" * 64}]
+
+    def manifest(_: object) -> Any:
+        if not known:
+            raise TaskDataError("blobs: not read on this machine")
+        return known[0]
+
+    entry = catalog.task("blobs")
+    spec = replace(entry.spec, manifest=manifest, prepare=lambda _: [])
+    tasks = {**catalog.entries["task"], "blobs": replace(entry, spec=spec)}
+    ours = replace(catalog, entries={**catalog.entries, "task": tasks})
+    failure = Failure(kind=FailureKind.OOM, message="too big")
+    store.fail_cell(open_run(store, suite, ours, 0), failure)
+    assert ledger_of(suite, ours, store).records[0].state == "failed"
+    known[0] = {"train": "2" * 64}
+    assert ledger_of(suite, ours, store).records[0].reason == "not run since it changed"
+    known.clear()
+    assert [cell.identity.unknown for cell in plan_cells(suite, ours)] == ["blobs: not read on this machine"] * 4
+    assert ledger_of(suite, ours, store).records[0].state == "failed"
+    assert ledger_of(suite, ours, None).records[0].state == "missing"
+
+
 def test_a_model_s_published_numbers_for_the_suite_s_tasks_come_with_their_source(
     suite: Suite, catalog: Catalog
 ) -> None:
@@ -141,7 +167,7 @@ def test_overrides_are_the_same_whatever_their_order_and_spacing() -> None:
 
 
 def test_an_override_that_changes_no_number_makes_no_other_suite_of_it() -> None:
-    assert canonical_overrides(["limits.fit_minutes=60", "a=1"]) == "a=1"
+    assert canonical_overrides(["limits.fit_minutes=60", "paths.blobs=/data", "a=1"]) == "a=1"
 
 
 def test_a_guest_of_an_earlier_run_stays_in_the_ledger(suite: Suite, catalog: Catalog, store: Store) -> None:

@@ -77,6 +77,32 @@ def test_a_contestant_without_a_label_is_called_by_its_model(file: Path) -> None
     assert suite.contestant("zebra") is None
 
 
+PETS = 'tasks = ["digits", "imagefolder[size=8,path=data/pets]", "parquet[path=~/birds.parquet]"]'
+
+
+def test_a_task_s_path_is_taken_out_of_its_name_and_seen_from_the_suite_s_file(file: Path) -> None:
+    file.write_text(GOOD.replace('tasks = ["digits"]', PETS), encoding="utf-8")
+    suite = load_suite(str(file))
+    assert suite.tasks == ("digits", "imagefolder[size=8]", "parquet")
+    assert suite.path_of("imagefolder[size=8]") == str(file.parent / "data" / "pets")
+    assert suite.path_of("parquet") == str(Path.home() / "birds.parquet")
+    assert suite.path_of("digits") == ""
+
+
+def test_paths_are_given_in_a_table_too_by_the_task_s_text_or_its_name_and_on_the_command_line(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = 'tasks = ["imagefolder[size=8]", "imagefolder[size=16]"]'
+    table = '[paths]\nimagefolder = "pets"\n"imagefolder[size=16]" = "/data/large pets, [2]"\n\n[budget]'
+    file.write_text(GOOD.replace('tasks = ["digits"]', tasks).replace("[budget]", table), encoding="utf-8")
+    suite = load_suite(str(file))
+    assert suite.path_of("imagefolder[size=8]") == str(file.parent / "pets")
+    assert suite.path_of("imagefolder[size=16]") == "/data/large pets, [2]"
+    monkeypatch.chdir(file.parent.parent)
+    typed = load_suite(str(file), ["paths.imagefolder=mine"])
+    assert typed.path_of("imagefolder[size=8]") == str(file.parent.parent / "mine")
+
+
 EPOCHS, RATE = "epochs = 2", "{ value = 3e-3, low = 1e-3, high = 1e-2, log = true }"
 
 REFUSED = [
@@ -95,6 +121,11 @@ REFUSED = [
     ('label = "crate"', 'lable = "crate"', "contestants[1] (crate).lable: unknown, did you mean"),
     ("[budget]", "[tuning]\nsampling = 1\n[budget]", "tuning.sampling: unknown, did you mean 'tuning.sampler'"),
     ("[budget]", "[[guests]]\nmodel = 'x'\n[budget]", "guests: unknown (guests come by --model"),
+    ('tasks = ["digits"]', 'tasks = ["imagefolder[path=a]", "imagefolder[path=b]"]',
+     "tasks: 'imagefolder' stands for two paths: give each a name"),
+    ("[budget]", "[paths]\ndigit = '/a'\n[budget]", "paths: 'digit' is no task of this suite, did you mean 'digits'"),
+    ("[budget]", "[paths]\ndigits = 3\n[budget]", "paths.digits: must be a valid string, got 3"),
+    ("[budget]", "[limits]\nworkers = -1\n[budget]", "limits.workers: must be 0 to 256"),
     # missing keys
     (EPOCHS, "", "budget.epochs: missing"),
     ("seeds = 3", "", "seeds: missing"),

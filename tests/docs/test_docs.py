@@ -54,7 +54,8 @@ def test_the_suite_shown_is_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [whitebench.ModelSpec, whitebench.TaskSpec, whitebench.MetricSpec,
                                   whitebench.ObjectiveSpec, whitebench.ReadoutSpec, whitebench.Reading,
-                                  whitebench.Layout, whitebench.Samples, whitebench.Solution])  # fmt: skip
+                                  whitebench.Layout, whitebench.Samples, whitebench.Stream,
+                                  whitebench.Solution])  # fmt: skip
 def test_every_field_of_a_spec_is_explained(kind: type) -> None:
     section = PLUGINS.partition(f"### {kind.__name__}\n")[2].partition("\n### ")[0]
     for field in dataclasses.fields(kind):

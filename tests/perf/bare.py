@@ -61,7 +61,7 @@ def by_hand(plan: FitPlan) -> Times:
     assert recipe is not None
     training, validation = (course.task.data(course.task_config, split) for split in ("train", "validation"))
     torch.manual_seed(mix(plan.seed))
-    model = course.model.build(course.model_config, course.task.shape_of(course.task_config), course.task.classes)
+    model = course.model.build(course.model_config, course.task.shape_of(course.task_config), course.classes)
     matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
     vectors = [weight for weight in model.parameters() if weight.ndim < 2]
     optimiser = _optimiser(matrices, vectors, plan)
@@ -80,8 +80,8 @@ def by_hand(plan: FitPlan) -> Times:
             if recipe.augment and course.task.augment is not None:
                 inputs = course.task.augment(course.task_config, inputs, torch.Generator().manual_seed(seed))
             smoothing = recipe.label_smoothing
-            one_hot = F.one_hot(training.labels[rows], course.task.classes).float()
-            loss = _loss(model(inputs), one_hot * (1 - smoothing) + smoothing / course.task.classes).mean()
+            one_hot = F.one_hot(training.labels[rows], course.classes).float()
+            loss = _loss(model(inputs), one_hot * (1 - smoothing) + smoothing / course.classes).mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             # In the harness's order, matrices first: a sum in another order has other last digits.
@@ -89,7 +89,7 @@ def by_hand(plan: FitPlan) -> Times:
             optimiser.step()
             schedule.step()
         seconds.append(time.perf_counter() - epoch_began)
-        _validate(model, validation, budget.batch_size, course.task.classes)
+        _validate(model, validation, budget.batch_size, course.classes)
     whole, cpu = time.perf_counter() - began, time.process_time() - cpu_began
     torch.save(model.state_dict(), plan.folder / WEIGHTS)
     return Times(whole=whole, epoch=_mean(seconds[1:]), cpu=cpu)

@@ -34,10 +34,11 @@ def measured() -> dict[str, dict[str, Reading]]:
     for options in ({}, {"tokens": 4, "dim": 3}):  # each knows a truth of its own
         told_of = task.config(**options)
         config, shape = configure("crate", spec.config, SIZES), task.shape_of(told_of)
+        classes = task.classes_of(told_of)
         torch.manual_seed(0)
-        model = spec.build(config, shape, task.classes).eval().double()  # in which unlike batches round alike
+        model = spec.build(config, shape, classes).eval().double()  # in which unlike batches round alike
         assert spec.layout is not None
-        context = MetricContext(classes=task.classes, shape=shape, layout=spec.layout(config, shape))
+        context = MetricContext(classes=classes, shape=shape, layout=spec.layout(config, shape))
         rows = torch.arange(SIZE)[SHARES[dist.get_rank()] if dist.is_initialized() else slice(SIZE)]
         samples = task.data(told_of, "test")
         batches = [seen(spec, model, samples, rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from whitebench.commands.selection import select_cells
+from whitebench.commands.selection import select_cells, with_data
 from whitebench.commands.terminal import open_console, print_json
 from whitebench.options import json_option, parallel_option, selection_options, suite_options
 from whitebench.wording import count
@@ -61,7 +62,8 @@ def plan(
     from whitebench.store import Store
     from whitebench.tuning import Storage
 
-    catalog, whole, selected = select_cells(suite, plugins, overrides, models=models, tasks=tasks, seeds=seeds)
+    choose = partial(select_cells, suite, plugins, overrides, models=models, tasks=tasks, seeds=seeds)
+    catalog, whole, selected = with_data(choose, choose()) if is_estimated else choose()
     uri = resolve_uri(store)
     opened = Store(uri, is_reader=True) if exists(uri) else None
     ledger = ledger_of(whole, catalog, opened, overrides=overrides, uri=uri)
@@ -85,6 +87,7 @@ def plan(
     lines += [
         f"  {contest}: {number} of {whole.budget.trials} trials owed" for contest, number in owed.items() if number
     ]
+    lines += [f"  {reason}" for reason in dict.fromkeys(cell.identity.unknown for cell in cells) if reason]
     report.print_lines(console, [*lines, *(f"  {reason}" for reason in report.reasons(ledger))])
     if cost and cost.shares:
         console.print(report.estimate_table(cost))

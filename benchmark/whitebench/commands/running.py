@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from whitebench.commands.selection import select_cells
+from whitebench.commands.selection import select_cells, with_data
 from whitebench.commands.terminal import open_console, say_that_it_starts
 from whitebench.errors import WhitebenchError
 from whitebench.options import selection_options, suite_options, work_options
@@ -87,12 +88,14 @@ def _work(
     if muster is None and (num_nodes or 1) > 1:
         raise WhitebenchError(_how_to_start(num_nodes or 1, devices or 1))
     each = muster.devices_each(devices, num_nodes) if muster else devices or 1
-    catalog, whole, cells = select_cells(suite, plugins, overrides, models=models, tasks=tasks, seeds=seeds)
+    choose = partial(select_cells, suite, plugins, overrides, models=models, tasks=tasks, seeds=seeds)
+    chosen = choose()
+    _, whole, cells = chosen
     if in_process:
         _need_one(cells, devices=each * (muster.members if muster else 1))
     given: Any = {"plugins": plugins, "overrides": overrides, "devices": each, "in_process": in_process, **options}
     if muster is None:
-        return _conduct(suite, catalog, whole, cells, crew=None, **given)
+        return _conduct(suite, *with_data(choose, chosen), crew=None, **given)
     from whitebench.crew import Crew
     from whitebench.launch import Launcher
 
@@ -102,7 +105,7 @@ def _work(
         crew.follow(Launcher(threads=whole.budget.threads))
         return 0
     try:
-        return _conduct(suite, catalog, whole, cells, crew=crew, **given)
+        return _conduct(suite, *with_data(choose, chosen), crew=crew, **given)
     finally:
         crew.disband()
 
@@ -126,7 +129,7 @@ def _conduct(
 ) -> int:
     from whitebench import report
     from whitebench.address import claims_url, exists, home_of, resolve_uri, see_that_it_can_be_written
-    from whitebench.ledger import ledger_of, owed_cells
+    from whitebench.ledger import canonical_overrides, ledger_of, owed_cells
     from whitebench.provenance import usable_cores
 
     uri = resolve_uri(store)
@@ -158,8 +161,8 @@ def _conduct(
     logging.getLogger("whitebench.outage").addHandler(_Spoken(console))
     if claims_url(uri) != uri:
         report.print_lines(console, [CLAIMS_HERE])
-    if overrides:
-        console.print(f"Overridden: {', '.join(overrides)}. Results are kept apart from those of {whole.name}.")
+    if counted := [one for one in overrides if canonical_overrides([one])]:
+        console.print(f"Overridden: {', '.join(counted)}. Results are kept apart from those of {whole.name}.")
     selected = {cell.name for cell in cells}
     failed_before = sum(record.state == "failed" and record.cell in selected for record in ledger.records)
     progress = Progress(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from whitebench.suite import Suite
 
 
+Chosen: TypeAlias = "tuple[Catalog, Suite, list[PlannedCell]]"
+"""The cells of a suite."""
+
+
 def select_cells(
     suite: str,
     plugins: Sequence[Path],
@@ -25,7 +29,7 @@ def select_cells(
     models: Sequence[str],
     tasks: Sequence[str],
     seeds: str | None,
-) -> tuple[Catalog, Suite, list[PlannedCell]]:
+) -> Chosen:
     """Load plugins and suite, and narrow to what the options name; say which plugins could not be loaded."""
     from whitebench.catalog import load_catalog
     from whitebench.ledger import select
@@ -38,6 +42,31 @@ def select_cells(
     wanted = None if seeds is None else parse_seeds(seeds)
     whole, cells = select(loaded, catalog, models=list(dict.fromkeys(models)), tasks=tasks, seeds=wanted)
     return catalog, whole, cells
+
+
+def with_data(choose: Callable[[], Chosen], chosen: Chosen) -> Chosen:
+    """Return what was chosen, planned once more if data had to be read for it.
+
+    Raises:
+        TaskDataError: they cannot be had; says what to fetch and where to put it.
+    """
+    catalog, suite, cells = chosen
+    if not any(cell.identity.unknown for cell in cells):
+        return chosen
+    _prepare(suite, cells, catalog)
+    return choose()
+
+
+def _prepare(suite: Suite, cells: Sequence[PlannedCell], catalog: Catalog) -> None:
+    """Fetch and read the data that are not known on this machine yet."""
+    from whitebench.names import configured_task, parse_name
+
+    for task in dict.fromkeys(cell.name.task for cell in cells if cell.identity.unknown):
+        spec = catalog.task(parse_name(task)[0]).spec
+        click.echo(f"Reading the data of {task}: once, then they are known.", err=True)
+        assert spec.prepare is not None
+        for remark in spec.prepare(configured_task(task, spec.config, suite.path_of(task))):
+            click.echo(plain(f"{task}: {remark}"), err=True)
 
 
 def open_finished(

@@ -49,7 +49,8 @@ def weights(file: Path, *, model: str | None, task: str | None, plugins: Sequenc
     shape, classes = IMAGENET
     if task:
         spec = catalog.task(parse_name(task)[0]).spec
-        shape, classes = spec.shape_of(configured("task", task, spec.config)), spec.classes
+        config = configured("task", task, spec.config)
+        shape, classes = spec.shape_of(config), spec.classes_of(config)
     tried = list(_matches(catalog, [model] if model else _everyone(catalog), tensors, shape=shape, classes=classes))
     if not tried:
         raise WhitebenchError(f"weights {file}: no registered model can be built for {shape}: name one with --model")

@@ -14,6 +14,7 @@ from torch import nn
 
 from whitebench.catalog import load_catalog
 from whitebench.errors import TaskDataError
+from whitebench.feed import batches, to_numbers
 from whitebench.samples import fingerprint_of, load_samples
 from whitebench.solving import checked
 from whitebench.specs import ModelSpec, Samples, Solution, Split, TaskSpec
@@ -43,7 +44,9 @@ def check_task(
     if spec.solve is not None:
         _check_solving(who, spec, config, contestant or _contestant(who, spec))
         return
-    splits = {split: _served(spec, config, split) for split in get_args(Split)}
+    if spec.prepare is not None:
+        spec.prepare(config)
+    splits = {part: _served(spec, config, part) for part in get_args(Split)}
     _check_manifest(who, spec, config, splits)
     _check_apart(who, splits, most_shared)
     unseen = sorted(set(splits["test"].labels.tolist()) - set(splits["train"].labels.tolist()))
@@ -90,31 +93,32 @@ def _arrays(solution: Solution) -> dict[str, torch.Tensor]:
     return {**numbers, **{f"{name} of each": one.nan_to_num() for name, one in solution.per_sample.items()}}
 
 
-def _served(spec: TaskSpec, config: Any, split: Split) -> Samples:
+def _served(spec: TaskSpec, config: Any, part: Split) -> Samples[Any]:
     try:
-        samples, first = load_samples(spec, config, split)
-        _, second = load_samples(spec, config, split)
+        samples, first = load_samples(spec, config, part)
+        _, second = load_samples(spec, config, part)
     except TaskDataError as error:
         raise AssertionError(str(error)) from error
     mend = "make data a function of its options and the split"
-    rule(first == second, f"task {spec.name!r}, split {split!r}", "two calls served different bytes", mend)
+    rule(first == second, f"task {spec.name!r}, split {part!r}", "two calls served different bytes", mend)
     return samples
 
 
-def _check_manifest(who: str, spec: TaskSpec, config: Any, splits: Mapping[Split, Samples]) -> None:
-    lines = ", ".join(f'"{split}": "{fingerprint_of(samples)}"' for split, samples in splits.items())
+def _check_manifest(who: str, spec: TaskSpec, config: Any, splits: Mapping[Split, Samples[Any]]) -> None:
+    lines = ", ".join(f'"{part}": "{fingerprint_of(samples)}"' for part, samples in splits.items())
     if callable(spec.manifest) and config != spec.config():
         return  # whatever splits these options change may be left out
     manifest = spec.manifest_of(config)
-    lacking = [split for split in splits if split not in manifest]
+    lacking = [part for part in splits if part not in manifest]
     if manifest:
         rule(not lacking, who, f"the manifest lacks {lacking}", f"write manifest={{{lines}}}")
     elif not dataclasses.fields(spec.config):
         rule(not lacking, who, "without options and without a manifest", f"write manifest={{{lines}}}")
 
 
-def _check_apart(who: str, splits: Mapping[Split, Samples], most_shared: float) -> None:
-    rows = {split: [_digest(row) for row in samples.inputs] for split, samples in splits.items()}
+def _check_apart(who: str, splits: Mapping[Split, Samples[Any]], most_shared: float) -> None:
+    rows = {part: [_digest(row) for batch in batches(samples.inputs, 256) for row in batch]
+            for part, samples in splits.items()}  # fmt: skip
     known = {*rows["train"], *rows["validation"]}
     shared = sum(row in known for row in rows["test"])
     seen = f"{shared} of {len(rows['test'])} test samples stand in another split as well"
@@ -126,9 +130,9 @@ def _digest(row: torch.Tensor) -> bytes:
     return hashlib.sha256(row.contiguous().numpy().tobytes()).digest()
 
 
-def _check_augment(who: str, spec: TaskSpec, config: Any, samples: Samples) -> None:
+def _check_augment(who: str, spec: TaskSpec, config: Any, samples: Samples[Any]) -> None:
     assert spec.augment is not None
-    who, given, state = f"{who}, augment", samples.inputs[:16], torch.get_rng_state()
+    who, given, state = f"{who}, augment", to_numbers(samples.inputs[:16]), torch.get_rng_state()
     kept = given.clone()
     one = spec.augment(config, given, torch.Generator().manual_seed(1))
     two = spec.augment(config, given, torch.Generator().manual_seed(1))

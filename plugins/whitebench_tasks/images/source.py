@@ -1,0 +1,238 @@
+"""Source: a set of pictures as Hugging Face `datasets` loads it, still encoded, with its classes and labels.
+
+`datasets` comes with `pip install 'whitebench[datasets]'` and is imported only when a set is read. Its version is no
+part of a cell's identity, since the pictures' bytes are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whitebench import TaskDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from whitebench_tasks.images.options import ImageOptions
+
+CHUNK = 512
+"""Pictures asked for at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One split as the set itself has it."""
+
+    table: Any
+    """A `datasets.Dataset` with a column `image` of bytes and file names, nothing decoded."""
+    name: str
+    root: Path | None
+    """The folder that file names are said from."""
+    labels: NDArray[np.int64]
+
+    def pictures(self, rows: Sequence[int]) -> Iterator[tuple[bytes, str]]:
+        """Yield the bytes of each file, and what people call it.
+
+        Raises:
+            TaskDataError: a file is gone.
+        """
+        for row, found in zip(rows, self.table[list(rows)]["image"], strict=True):
+            content, path = found["bytes"], found["path"]
+            name = f"{self.name} split, row {row}"
+            if path:
+                file = Path(path)
+                is_below = self.root is not None and file.is_relative_to(self.root)
+                name = str(file.relative_to(self.root)) if is_below and self.root else f"{file.name} ({name})"
+            if content is None:
+                try:
+                    content = Path(path).read_bytes()
+                except (OSError, TypeError) as error:
+                    raise TaskDataError(f"{name}: cannot be read ({error}): put the file back") from error
+            yield content, name
+
+    def all_pictures(self) -> Iterator[tuple[bytes, str]]:
+        """Yield every picture in its order; raises as `pictures` does."""
+        for start in range(0, len(self.labels), CHUNK):
+            yield from self.pictures(range(start, min(start + CHUNK, len(self.labels))))
+
+
+def load(options: ImageOptions) -> tuple[Mapping[str, Part], Sequence[str]]:
+    """Return the splits of a set by the names they have in it, and its classes in their order.
+
+    Raises:
+        TaskDataError: the set cannot be had, or is not one of labelled pictures; says what to do.
+    """
+    library = _library(options.task)
+    tables = _from_disk(library, options) if options.path else _from_hub(library, options)
+    image, label = options.columns
+    if options.path and _is_folder(options):
+        image, label = "image", "label"
+    for name, table in tables.items():
+        for column, option in ((image, "image"), (label, "label")):
+            if column not in table.column_names:
+                what = "is this the set?" if options.origin.repository else f"say which by {option}=NAME"
+                columns = ", ".join(table.column_names)
+                raise TaskDataError(
+                    f"{options.task}: its {name} split has no column {column!r} (columns: {columns}): {what}"
+                )
+    tables = {name: table for name, table in tables.items() if not _is_unlabelled(table, label)}
+    classes = _classes(options, tables, label)
+    root = Path(options.path).resolve() if options.path else None
+    return {
+        name: Part(
+            table=_encoded(library, table, image),
+            name=name,
+            root=root,
+            labels=_labels(options, name, table[label], classes),
+        )
+        for name, table in tables.items()
+    }, classes
+
+
+def _encoded(library: Any, table: Any, image: str) -> Any:
+    """Return a table of its pictures alone, as bytes and file names."""
+    alone = table.select_columns([image])
+    named = alone if image == "image" else alone.rename_column(image, "image")
+    return named.cast_column("image", library.Image(decode=False))
+
+
+def _library(task: str) -> Any:
+    try:
+        # By name, so that a machine without it still tells which cells are stale.
+        library = importlib.import_module("datasets")
+    except ImportError as error:
+        raise TaskDataError(
+            f"{task}: pictures are read by the library datasets: pip install 'whitebench[datasets]' ({error})"
+        ) from error
+    return library
+
+
+def absence(options: ImageOptions) -> str:
+    """Return what is to be done so that a set can be read here, as far as a glance tells; empty where it lies here."""
+    origin = options.origin
+    if options.path:
+        path = Path(options.path)
+        kind = "parquet files" if options.task == "parquet" else "pictures, a folder for each class"
+        what = f"a copy of {origin.repository}" if origin.repository else kind
+        return "" if path.exists() else f"there is nothing at {path}: put {what} there, or give another path"
+    if not origin.repository:
+        return f"where are the pictures? Write {options.task}[path=FOLDER], or a path under [paths]"
+    return f"run fetches them from the hub. Without a network here, {_fetching(options)}"
+
+
+def _fetching(options: ImageOptions) -> str:
+    revision = f" --revision {options.commit}" if options.commit else ""
+    return (
+        f"fetch them where there is one, by `hf download {options.origin.repository} --repo-type dataset{revision} "
+        f"--local-dir {options.task}`, bring that folder here, and say where it is: --set paths.{options.task}=FOLDER"
+    )
+
+
+def _is_folder(options: ImageOptions) -> bool:
+    """Return whether pictures at the path lie there as files, a folder for each class."""
+    path = Path(options.path)
+    if options.task == "imagefolder":
+        return True
+    is_parquet = path.is_file() or next(path.rglob("*.parquet"), None) is not None
+    return options.task != "parquet" and not is_parquet
+
+
+def _from_disk(library: Any, options: ImageOptions) -> Mapping[str, Any]:
+    path = Path(options.path)
+    kind = "imagefolder" if _is_folder(options) else "parquet"
+    what = "pictures, a folder for each class" if kind == "imagefolder" else "parquet files"
+    if lacking := absence(options):
+        raise TaskDataError(f"{options.task}: {lacking}")
+    library.disable_progress_bars()
+    where: dict[str, Any] = {"data_files": str(path)} if path.is_file() else {"data_dir": str(path)}
+    more = {"drop_labels": False} if kind == "imagefolder" else {}
+    try:
+        tables: Mapping[str, Any] = library.load_dataset(kind, **where, **more)
+    except Exception as error:  # whatever the library and those below it raise
+        raise TaskDataError(
+            f"{options.task}: datasets finds no {what} at {path} ({type(error).__name__}: {_line(error)})"
+        ) from error
+    return tables
+
+
+def _from_hub(library: Any, options: ImageOptions) -> Mapping[str, Any]:
+    origin = options.origin
+    if not origin.repository:
+        raise TaskDataError(f"{options.task}: {absence(options)}")
+    (library.enable_progress_bars if sys.stderr.isatty() else library.disable_progress_bars)()
+    try:
+        with _without_retries():
+            tables: Mapping[str, Any] = library.load_dataset(
+                origin.repository, origin.subset or None, revision=options.commit or None
+            )
+    except Exception as error:  # whatever the library and those below it raise
+        raise TaskDataError(
+            f"{options.task}: its data are not on this machine, and cannot be had from the hub "
+            f"({type(error).__name__}: {_line(error)}). Without a network here, {_fetching(options)}"
+        ) from error
+    return tables
+
+
+@contextmanager
+def _without_retries() -> Iterator[None]:
+    """Keep the hub's library from telling each of its attempts: how it ended is told once."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or "no message").splitlines()[0][:200]
+
+
+def _is_unlabelled(table: Any, label: str) -> bool:
+    """Return whether the labels are kept back, as those of ImageNet's test split are: all are -1 or none."""
+    kept_back = set(table.unique(label)) if len(table) else {None}
+    return kept_back <= {-1, None}
+
+
+def _classes(options: ImageOptions, tables: Mapping[str, Any], label: str) -> list[str]:
+    """Return the names of the classes, in the order of their labels."""
+    fixed = options.origin.classes
+    named: list[list[str]] = [getattr(table.features[label], "names", None) or [] for table in tables.values()]
+    if named and all(named):
+        classes = named[0]
+    else:
+        found = {value for table in tables.values() for value in table.unique(label)}
+        is_numbers = all(isinstance(value, int) for value in found)
+        count = max([value + 1 for value in found] + [fixed]) if is_numbers else 0
+        classes = [str(one) for one in range(count)] if is_numbers else sorted(map(str, found))
+    if fixed and len(classes) != fixed:
+        raise TaskDataError(f"{options.task}: it has {fixed} classes, and there are {len(classes)}: is this the set?")
+    if len(classes) < 2:
+        raise TaskDataError(
+            f"{options.task}: {'all pictures are of one class' if classes else 'there are no classes'}: to be told "
+            "apart they need two or more, each in a folder or under a label of its own"
+        )
+    return classes
+
+
+def _labels(options: ImageOptions, name: str, values: Any, classes: Sequence[str]) -> NDArray[np.int64]:
+    label_of = {text: number for number, text in enumerate(classes)}
+    numbers = [value if isinstance(value, int) else label_of.get(str(value), -1) for value in values]
+    strange = [row for row, number in enumerate(numbers) if not 0 <= number < len(classes)]
+    if strange:
+        raise TaskDataError(
+            f"{options.task}: row {strange[0]} of its {name} split has the label {values[strange[0]]!r}; labels are 0 "
+            f"to {len(classes) - 1}, or names of the {len(classes)} classes"
+        )
+    return np.array(numbers, dtype=np.int64)
