@@ -14,6 +14,7 @@ from whitebench.calibration import Calibration, noise_floor
 from whitebench.catalog import Catalog, load_catalog
 from whitebench.errors import LostResultError, SuiteError, UnknownNameError
 from whitebench.identity import CellName, Identity, Parts, identify, identify_suite, unknown_data
+from whitebench.matching import match_width
 from whitebench.names import parse_name, without_path
 from whitebench.reading import Direction
 from whitebench.result import CellRecord, CellState, Result
@@ -101,6 +102,8 @@ class Ledger:
     """The suite as it was asked for: its name, or the path of its file."""
     published: tuple[Published, ...] = ()
     """What the contestants' papers state for the suite's tasks."""
+    matched: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """By contestant and task, the model with the width that the suite's `match` gives it."""
     failures: Mapping[str, CellName] = field(default_factory=dict)
     """The cells of runs that failed, by the run's id; a later one may have been interrupted."""
     noise_floor: Mapping[str, float] = field(default_factory=dict)
@@ -112,8 +115,8 @@ def plan_cells(suite: Suite, catalog: Catalog) -> list[PlannedCell]:
     """Return every cell of `suite` in its order: by contestant, task and seed.
 
     Raises:
-        WhitebenchError: the suite names something unknown or disputed, gives it options it does not take, or
-            ranks by a metric of which neither more nor less is better.
+        WhitebenchError: the suite names something unknown or disputed, gives it options it does not take, ranks by
+            a metric of which neither more nor less is better, or asks for a size that a contestant cannot have.
     """
     vet(suite, catalog)
     unknown = {task: unknown_data(suite, task, catalog) for task in suite.tasks}
@@ -122,13 +125,14 @@ def plan_cells(suite: Suite, catalog: Catalog) -> list[PlannedCell]:
     return [
         PlannedCell(
             name=CellName(suite=suite.name, contestant=contestant.label, task=task, seed=seed),
-            contestant=contestant,
+            contestant=sized,
             identity=Identity(parts={**shared.parts, "seed": seed}, unknown=unknown[task]),
             is_guest=contestant in suite.guests,
         )
         for contestant in suite.everyone
         for task in suite.tasks
-        for shared in (identify(suite, contestant, task, 0, catalog, shared=parts[task, contestant.recipe]),)
+        for sized in (match_width(suite, contestant, task, catalog),)
+        for shared in (identify(suite, sized, task, 0, catalog, shared=parts[task, contestant.recipe]),)
         for seed in suite.seeds
     ]
 
@@ -225,9 +229,11 @@ def ledger_of(
         records=tuple(records),
         store_uri=uri,
         published=published_of(suite, catalog),
+        matched={(one.name.contestant, one.name.task): one.contestant.model for one in planned
+                 if one.contestant not in suite.everyone},
         failures={one.run_id: one.cell for one in stored if one.state == "failed"},
         noise_floor=noise_floor(archive.calibrations(suite.name, canonical_overrides(overrides))) if archive else {},
-    )
+    )  # fmt: skip
 
 
 def published_of(suite: Suite, catalog: Catalog) -> tuple[Published, ...]:

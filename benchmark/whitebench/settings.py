@@ -168,6 +168,8 @@ def _type_at(kind: type, place: Place) -> type:
             found = get_type_hints(found)[str(part)]
         else:  # the values of a mapping, or the members of a tuple
             found = next(one for one in get_args(found) if dataclasses.is_dataclass(one))
+        if type(None) in get_args(found):  # a table that may be left out
+            found = next(filter(dataclasses.is_dataclass, get_args(found)), found)
     assert isinstance(found, type)
     return found
 

@@ -16,10 +16,12 @@ from typing import Any
 from whitebench.plugin import LOCAL_PREFIX, Entry
 
 _SAYS_NOTHING = (
-    "summary", "reference", "unit", "presets", "released", "solve", "asks", "scaling", "prepare", "is_penalty_additive"
+    "summary", "reference", "unit", "presets", "released", "width", "solve", "asks", "scaling", "prepare",
+    "is_penalty_additive",
 )  # fmt: skip
-"""Fields of a Spec that are for people and change no number; what a preset stands for counts as options, the weights in
-a file by their bytes, what solves, scales or prepares by its code, and how many devices share a fit not at all."""
+"""Fields of a Spec that are for people and change no number; what a preset stands for and what a width is set to count
+as options, the weights in a file by their bytes, what solves, scales or prepares by its code, and how many devices
+share a fit not at all."""
 
 
 @dataclass(frozen=True, kw_only=True)

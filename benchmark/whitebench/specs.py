@@ -40,6 +40,9 @@ PRESET = "preset"
 PATH = "path"
 """The option of a task that says where on this machine its data lie: no part of a cell's name or identity."""
 
+WIDTH = ("dim", "heads")
+"""What most models call their width, and what that is a multiple of."""
+
 HEAD = "head"
 """The read-out that a model brings along: its own head."""
 
@@ -137,6 +140,9 @@ class ModelSpec:
     trace: TracePatterns | TraceFunction = field(default_factory=dict)
     layout: Callable[[Any, Shape], Layout] | None = None
     """`(config, sample shape) -> Layout`, needed where `trace` offers per-head tensors."""
+    width: tuple[str, ...] | None = None
+    """The option that says how wide it is, which a suite's `match` sets, and the one whose multiple that must be.
+    `("dim", "heads")` where not given and its config has both; empty where there is none."""
     presets: Mapping[str, Mapping[str, float | int | str | bool]] = field(default_factory=dict)
     """Named sets of options, `{"neurips-tiny": {"dim": 384}}`: what `crate[preset=neurips-tiny]` stands for."""
     released: Mapping[str, str] = field(default_factory=dict)
@@ -159,6 +165,11 @@ class ModelSpec:
         for option in self.search:
             near = near_misses(option, fields)
             _need("model", self.name, option in fields, f"search names {quote(option)}, no field of its config{near}")
+        if self.width is None:
+            object.__setattr__(self, "width", WIDTH if set(WIDTH) <= set(fields) else ())
+        is_width = type(self.width) is tuple and len(self.width) in (0, 2) and set(self.width) <= set(fields)
+        message = f'width must be two fields of its config, as in ("dim", "heads"), got {quote(self.width)}'
+        _need("model", self.name, is_width, message)
 
 
 @dataclass(frozen=True, kw_only=True)

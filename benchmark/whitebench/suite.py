@@ -27,6 +27,7 @@ MOST_CELLS = 100_000
 MOST_THREADS = 1_024
 MOST_SUMMARY = 200
 """Characters."""
+MOST_PARAMETERS = 1e12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,22 @@ class Contestant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Match:
+    """How large every contestant is to be: its width is scaled until it is that."""
+
+    __pydantic_config__ = STRICT
+
+    parameters: float
+    """How many each is to have, 5e6."""
+    tolerance: float = 0.02
+    """By what share of that it may miss them; one that cannot be brought so near is refused."""
+
+    def __post_init__(self) -> None:
+        need(1 <= self.parameters <= MOST_PARAMETERS, "parameters", f"must be 1 to {MOST_PARAMETERS:g}")
+        need(0 < self.tolerance <= 0.5, "tolerance", "must be above 0 and at most 0.5, a share of the parameters")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Suite:
     """A named, versioned grid of cells."""
 
@@ -92,6 +109,8 @@ class Suite:
     limits: Limits = field(default_factory=Limits)
     tuning: Tuning = field(default_factory=Tuning)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    match: Match | None = None
+    """How many parameters contestants have, whose widths are then not given."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """Where on this machine the data of tasks lie, by the task as it stands in `tasks` or by its name alone."""
     contestants: tuple[Contestant, ...]

@@ -209,6 +209,7 @@ def board_of(ledger: Ledger, last: Board | None = None) -> Board:
         precision=budget.precision,
         threads=budget.threads,
         is_solved=not suite.recipes,
+        sizes=_sizes(ledger),
         published=ledger.published,
         noise_floor=ledger.noise_floor,
         overrides=ledger.overrides,
@@ -216,6 +217,21 @@ def board_of(ledger: Ledger, last: Board | None = None) -> Board:
     )
     with collecting_nothing():
         return make_board(ledger.records, heading, last=last)
+
+
+def _sizes(ledger: Ledger) -> str:
+    """Return what a suite's `match` asks for and which widths that are, in words; nothing where it asks for nothing."""
+    match = ledger.suite.match
+    if match is None:
+        return ""
+    several = len(ledger.suite.tasks) > 1
+    widths = [
+        f"{label}{f' on {task}' if several else ''} {model.rpartition(',')[2].strip('[]')}"
+        for (label, task), model in ledger.matched.items()
+    ]
+    return f"{match.parameters:,.0f} parameters each, ± {match.tolerance:.1%}" + (
+        f": {', '.join(widths)}" if widths else ""
+    )
 
 
 def _how_to_begin(ledger: Ledger, suite: str, store: str | None, plugins: tuple[Path, ...]) -> str:

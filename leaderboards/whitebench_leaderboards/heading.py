@@ -31,6 +31,8 @@ class Heading:
     """Whether the tasks solve themselves: a seed is then a block of draws, and nothing is trained."""
     source: str = ""
     """The suite as it was asked for, its name or its file: what a command that is suggested must say."""
+    sizes: str = ""
+    """How large everybody is where that is the same, and by which widths, in words."""
     published: tuple[Published, ...] = ()
     """What papers state for these tasks: shown below the rows, unranked."""
     noise_floor: Mapping[str, float] = field(default_factory=dict)

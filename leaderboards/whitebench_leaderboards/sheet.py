@@ -115,7 +115,8 @@ def budget(heading: Heading) -> str:
         f"precision {heading.precision}",
         f"{count(heading.threads, 'thread')} a fit",
     ]
-    return f"{count(len(heading.seeds), 'seed')}; {', '.join(parts)}"
+    sizes = f"; {plain(heading.sizes)}" if heading.sizes else ""
+    return f"{count(len(heading.seeds), 'seed')}; {', '.join(parts)}{sizes}"
 
 
 def legend(board: Board, marks: tuple[str, str, str] = ("bold", "underlined", "Greyed")) -> str:

@@ -55,6 +55,8 @@ REFUSED: list[tuple[Spec, dict[str, Any], str]] = [
     (MODEL, {"presets": {"tiny": {}}, "config": Preset}, "its config has a field 'preset'"),
     (MODEL, {"released": {"a.*": "b"}}, r"released 'a\.\*': the same \* and \*\* as in 'b'"),
     (MODEL, {"released": {"a.**": "b.*.*"}}, r"released 'a\.\*\*': the same \* and \*\* as in 'b\.\*\.\*'"),
+    (MODEL, {"width": ("size",)}, "model 'm': width must be two fields of its config"),
+    (MODEL, {"width": ("size", "heads")}, r"width must be two fields of its config, as in \(\"dim\", \"heads\"\)"),
     (TASK, {"version": 0}, "task 't': version must be 1 or more, got 0"),
     (TASK, {"shape": [1, 8, 8]}, "shape must be a tuple of whole numbers above 0"),
     (TASK, {"shape": (1, 0)}, "shape must be"),

@@ -125,6 +125,9 @@ REFUSED = [
      "tasks: 'imagefolder' stands for two paths: give each a name"),
     ("[budget]", "[paths]\ndigit = '/a'\n[budget]", "paths: 'digit' is no task of this suite, did you mean 'digits'"),
     ("[budget]", "[paths]\ndigits = 3\n[budget]", "paths.digits: must be a valid string, got 3"),
+    ("[budget]", "[match]\nparameters = 0\n[budget]", "match.parameters: must be 1 to"),
+    ("[budget]", "[match]\nparameters = 5e6\ntolerance = 0\n[budget]", "match.tolerance: must be above 0"),
+    ("[budget]", "[match]\nparameter = 5e6\n[budget]", "match.parameter: unknown, did you mean 'match.parameters'"),
     ("[budget]", "[limits]\nworkers = -1\n[budget]", "limits.workers: must be 0 to 256"),
     # missing keys
     (EPOCHS, "", "budget.epochs: missing"),

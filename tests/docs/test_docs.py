@@ -16,7 +16,7 @@ from whitebench.budget import Budget, Limits, Tuning
 from whitebench.catalog import load_catalog
 from whitebench.recipe import Recipe, Tuned
 from whitebench.result import FailureKind
-from whitebench.suite import Contestant, Suite, load_suite
+from whitebench.suite import Contestant, Match, Suite, load_suite
 from whitebench.tracing import offered_kinds
 
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -94,7 +94,7 @@ def test_every_option_of_our_tasks_is_explained() -> None:
                 assert re.search(row, SUITES, re.MULTILINE), f"{name}[{field.name}]"
 
 
-@pytest.mark.parametrize("kind", [Suite, Budget, Limits, Tuning, Recipe, Tuned, Contestant])
+@pytest.mark.parametrize("kind", [Suite, Budget, Limits, Tuning, Recipe, Tuned, Match, Contestant])
 def test_every_key_of_a_suite_is_explained(kind: type) -> None:
     for field in dataclasses.fields(kind):
         if field.name != "guests":  # from the command line, never from the file

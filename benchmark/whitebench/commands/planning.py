@@ -79,6 +79,7 @@ def plan(
         cost = _estimate(whole, cells, owed, plugins=plugins, parallel=at_a_time)
     if as_json:
         told = {"estimate": report.estimate_values(cost)} if cost else {}
+        told["matched"] = {f"{label}/{task}": model for (label, task), model in ledger.matched.items()}
         print_json({**report.status_values(ledger), "to_do": len(cells), "trials_owed": owed, **told})
         return
     report.print_lines(console, [report.heading(ledger)], style="bold")
@@ -87,6 +88,7 @@ def plan(
     lines += [
         f"  {contest}: {number} of {whole.budget.trials} trials owed" for contest, number in owed.items() if number
     ]
+    lines += [f"  {label}/{task}: matched as {model}" for (label, task), model in ledger.matched.items()]
     lines += [f"  {reason}" for reason in dict.fromkeys(cell.identity.unknown for cell in cells) if reason]
     report.print_lines(console, [*lines, *(f"  {reason}" for reason in report.reasons(ledger))])
     if cost and cost.shares:
