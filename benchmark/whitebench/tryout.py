@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 EPOCHS = 6
 """Epochs in small; the first warms up and does not count."""
 
+STEPS_EACH = 5
+"""Further steps for each loader process."""
+
 SECONDS = 20.0
 """After which no further epoch in small is begun, once there is one that counts."""
 
@@ -54,7 +57,7 @@ def try_out(plan: FitPlan) -> Timed:
     peak = cost.PeakMemory("cuda" if torch.cuda.is_available() else "cpu")
     seed_everything(plan.seed)
     subject = build(course)
-    few, some = (_first(samples, STEPS * plan.budget.batch_size) for samples in (training, validation))
+    few, some = (_first(samples, plan.budget.batch_size) for samples in (training, validation))
     steps, few_steps, batches, some_batches = (_batches(one, plan) for one in (training, few, validation, some))
     watch = _Watch()
     train(_in_small(course), subject, few, some, watch.hear)
@@ -64,6 +67,8 @@ def try_out(plan: FitPlan) -> Timed:
     exam_seconds, forward, exam_memory = _examine(
         course, subject, few, some, growth=(steps / few_steps, batches / some_batches)
     )
+    if isinstance(validation.inputs, Stream):  # a batch of which may take longer to read than to pass through
+        forward = max(forward, step)
     more = forward * (batches - some_batches)
     if course.readout is not None:  # every validation reads out the whole training split before
         more += forward * (steps - few_steps)
@@ -138,11 +143,14 @@ def _in_small(course: Course) -> Course:
     )
 
 
-def _first(samples: Samples[Any], size: int) -> Samples[Any]:
-    inputs, count = samples.inputs, min(size, len(samples))
+def _first(samples: Samples[Any], batch_size: int) -> Samples[Any]:
+    """Return a few batches; of what is streamed more, since loader processes have some ready when an epoch starts."""
+    inputs = samples.inputs
+    steps = STEPS + (STEPS_EACH * inputs.workers if isinstance(inputs, Stream) else 0)
+    size = min(steps * batch_size, len(samples))
     return dataclasses.replace(
         samples,
-        inputs=dataclasses.replace(inputs, size=count) if isinstance(inputs, Stream) else inputs[:size],
+        inputs=dataclasses.replace(inputs, size=size) if isinstance(inputs, Stream) else inputs[:size],
         labels=samples.labels[:size],
         truth={name: tensor[:size] for name, tensor in samples.truth.items()},
     )

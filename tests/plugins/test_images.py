@@ -212,6 +212,21 @@ def test_a_set_of_the_hub_that_cannot_be_had_says_what_to_fetch_and_where_to_put
         task.manifest_of(task.config())
 
 
+@pytest.mark.parametrize("task", [CIFAR10, CIFAR100, IMAGENET], ids=lambda task: task.name)
+def test_the_hub_is_asked_for_the_pinned_commit(task: TaskSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def unreachable(*_: object, revision: str, **__: object) -> None:
+        asked.append(revision)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(importlib.import_module("datasets"), "load_dataset", unreachable)
+    assert task.prepare is not None
+    with pytest.raises(TaskDataError, match=f"--revision {task.config().origin.revision} "):
+        task.prepare(task.config())
+    assert [len(one) for one in asked] == [40]
+
+
 def test_a_copy_of_cifar10_as_the_hub_serves_it_is_read_from_its_folder(tmp_path: Path) -> None:
     """Columns img and label, 10 classes, a train and a test split; a tenth of train validates."""
     ten = [f"class-{place}" for place in range(10)]

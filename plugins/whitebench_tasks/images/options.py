@@ -25,6 +25,8 @@ class Origin:
     """Where a set comes from that has a name on the hub, and what its columns are called there."""
 
     repository: str = ""
+    revision: str = ""
+    """The commit of the repository that is pinned."""
     subset: str = ""
     image: str = "image"
     label: str = "label"
@@ -88,7 +90,7 @@ class ImageOptions:
 
     @property
     def commit(self) -> str:
-        """Which of the hub's commits is asked for; empty for its latest."""
+        """Which of the hub's commits is asked for; empty where there is no hub."""
         return ""
 
 
@@ -126,12 +128,12 @@ class HubOptions(ImageOptions):
     """Of a set that has a name on the hub."""
 
     revision: str = ""
-    """The commit of its repository there; its latest where not given."""
+    """Another commit of its repository there than the one that is pinned."""
 
     @property
     def commit(self) -> str:
-        """Which of the hub's commits is asked for; empty for its latest."""
-        return self.revision
+        """Which of the hub's commits is asked for."""
+        return self.revision or self.origin.revision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +141,13 @@ class CIFAR10Options(HubOptions):
     """Of CIFAR-10."""
 
     task: ClassVar[str] = "cifar10"
-    origin: ClassVar[Origin] = Origin(repository="uoft-cs/cifar10", subset="plain_text", image="img", classes=10)
+    origin: ClassVar[Origin] = Origin(
+        repository="uoft-cs/cifar10",
+        revision="0b2714987fa478483af9968de7c934580d0bb9a2",
+        subset="plain_text",
+        image="img",
+        classes=10,
+    )
 
     normalise: Scale = "half"
 
@@ -150,7 +158,12 @@ class CIFAR100Options(HubOptions):
 
     task: ClassVar[str] = "cifar100"
     origin: ClassVar[Origin] = Origin(
-        repository="uoft-cs/cifar100", subset="cifar100", image="img", label="fine_label", classes=100
+        repository="uoft-cs/cifar100",
+        revision="aadb3af77e9048adbea6b47c21a81e47dd092ae5",
+        subset="cifar100",
+        image="img",
+        label="fine_label",
+        classes=100,
     )
 
     normalise: Scale = "half"
@@ -161,7 +174,9 @@ class ImageNetOptions(HubOptions):
     """Of ImageNet-1k: at 224 pixels out of a shorter side of 256, as it is commonly tested."""
 
     task: ClassVar[str] = "imagenet-1k"
-    origin: ClassVar[Origin] = Origin(repository="ILSVRC/imagenet-1k", classes=1000)
+    origin: ClassVar[Origin] = Origin(
+        repository="ILSVRC/imagenet-1k", revision="49e2ee26f3810fb5a7536bbf732a7b07389a47b5", classes=1000
+    )
 
     size: int = 224
     share: float = 0.875

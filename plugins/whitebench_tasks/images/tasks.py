@@ -4,8 +4,8 @@ A sample is a square of `size` pixels, of whole numbers (decoding.py says how it
 shifted and scaled as `normalise` says. Which pictures are for validation and test is said in splitting.py. Pictures may
 be mirrored where a recipe says so.
 
-Of no set on the hub do we know a commit or a sha256 at first hand: nothing is pinned but by what a machine reads first,
-whose sha256 is part of each cell's identity. `revision` asks for a commit.
+Sets on the hub are pinned to a commit of their repository there, unless `revision` asks for another; the sha256 of what
+a machine has read is part of each cell's identity besides.
 """
 
 from __future__ import annotations
