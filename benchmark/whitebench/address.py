@@ -8,11 +8,15 @@ import re
 import sqlite3
 import sys
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import SplitResult, quote, urlsplit
 
 from whitebench.errors import StoreError
 from whitebench.wording import plain
+
+ARTIFACTS = "WHITEBENCH_ARTIFACTS"
+"""The environment variable that says where files go."""
 
 DEFAULT_URI = "sqlite:///whitebench.db"
 UNWRITABLE = ("/proc", "/sys")
@@ -96,6 +100,7 @@ def see_that_it_can_be_written(uri: str) -> None:
     Raises:
         StoreError: it could not; names the folder.
     """
+    files_of(uri)
     home = home_of(uri)
     own = home / ".whitebench"
     if own.exists() and not own.is_dir():
@@ -130,6 +135,28 @@ def home_of(uri: str) -> Path:
     if file is not None:
         return file.parent
     return state_folder() / hashlib.sha256(uri.encode()).hexdigest()[:16]
+
+
+def files_of(uri: str) -> str | None:
+    """Return the URI below which the files of a store's experiments go; None for a server, which knows by itself.
+
+    What WHITEBENCH_ARTIFACTS says, a folder or what MLflow knows (`s3://bucket/path`), or else a folder in the store's
+    home. It counts when an experiment begins: the files of one that is there stay where they are.
+
+    Raises:
+        StoreError: nothing could be written there.
+    """
+    if urlsplit(uri).scheme in ("http", "https"):
+        return None
+    said = os.environ.get(ARTIFACTS, "").strip().rstrip("/")
+    if not said:
+        return (home_of(uri) / "whitebench-artifacts").as_uri()
+    scheme, found, _ = said.partition("://")
+    if not found:
+        return Path(said).resolve().as_uri()
+    if scheme == "s3" and find_spec("boto3") is None:
+        raise StoreError(f"{ARTIFACTS}={plain(without_password(said), 200)} needs boto3: pip install boto3")
+    return said
 
 
 def state_folder() -> Path:

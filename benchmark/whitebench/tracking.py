@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
-from urllib.parse import unquote, urlparse
+from urllib.parse import quote, unquote, urlparse
 
-from whitebench.address import home_of, sqlite_file, without_password
+from whitebench.address import files_of, sqlite_file, without_password
 from whitebench.database import PATIENCE, check_database, check_place, check_server, make_whole
 from whitebench.errors import StoreError
 from whitebench.outage import patient
@@ -256,7 +256,8 @@ class Tracking:
 
     def _create_experiment(self, name: str) -> str:
         # A server knows where; MLflow's own place for a database's files would be below the working folder.
-        where = None if _is_served(self.uri) else (home_of(self.uri) / "whitebench-artifacts" / name).as_uri()
+        files = files_of(self.uri)
+        where = None if files is None else f"{files}/{quote(name)}"
         try:
             return str(self._client.create_experiment(name, artifact_location=where))
         except Exception:
