@@ -14,6 +14,7 @@ from whitebench.pulse import beat
 from whitebench.reading import Picture, Reading
 from whitebench.space import Choice, FloatRange, IntRange
 from whitebench.specs import (
+    LauncherSpec,
     Layout,
     MetricContext,
     MetricSpec,
@@ -48,6 +49,7 @@ __all__ = [
     "Choice",
     "FloatRange",
     "IntRange",
+    "LauncherSpec",
     "Layout",
     "MetricContext",
     "MetricSpec",

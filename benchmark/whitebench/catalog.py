@@ -16,7 +16,7 @@ from whitebench.patience import TooLongError, at_most, only_typed
 from whitebench.plugin import SPEC_TYPE_BY_KIND, Entry, Kind, Loader, Owner, installed, local
 from whitebench.probation import is_possible, vet
 from whitebench.quotation import told
-from whitebench.specs import MetricSpec, ModelSpec, ObjectiveSpec, ReadoutSpec, TaskSpec
+from whitebench.specs import LauncherSpec, MetricSpec, ModelSpec, ObjectiveSpec, ReadoutSpec, TaskSpec
 
 GROUP = "whitebench"
 """The entry-point group in which every distribution, ours too, names its plugins."""
@@ -60,6 +60,10 @@ class Catalog:
     def readout(self, name: str) -> Entry[ReadoutSpec]:
         """Return the read-out called `name`; raises UnknownNameError or DuplicateNameError."""
         return self._find("readout", name)
+
+    def launcher(self, name: str) -> Entry[LauncherSpec]:
+        """Return the launcher called `name`; raises UnknownNameError or DuplicateNameError."""
+        return self._find("launcher", name)
 
     def tell(self, event: Event) -> list[str]:
         """Tell every observing plugin about `event`; return a line for each that raised or took too long."""

@@ -221,6 +221,8 @@ def _is_stopped(error: BaseException | None) -> bool:
 def _choose_device(plan: FitPlan) -> None:
     if plan.is_on_cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when CUDA is first used, which nothing has done yet
+    elif plan.gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(plan.gpus)
 
 
 def _run(plan: FitPlan, hear: Any) -> Fitted | Pruned:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,17 +19,17 @@ from whitebench.errors import StoreError, WhitebenchError
 from whitebench.events import (
     EpochEnded,
     Event,
+    FitLost,
     FitStarted,
     SuiteEnded,
     SuiteStarted,
     TestOpened,
     TrialEnded,
 )
-from whitebench.fit import AskTest, FitPlan, Fitted, Message, Outcome, Pruned
+from whitebench.fit import AskTest, FitPlan, Fitted, Lost, Message, Outcome, Pruned
 from whitebench.harvest import CellFit, Harvest
-from whitebench.here import FitHere, Here
 from whitebench.interruption import Interruption
-from whitebench.launch import Launcher, RunningFit
+from whitebench.launching import AnyFit, AnyLauncher
 from whitebench.ledger import Ledger, PlannedCell, canonical_overrides, owed_cells
 from whitebench.logbook import Logbook
 from whitebench.outage import said_plainly
@@ -43,10 +44,11 @@ _log = logging.getLogger(__name__)
 
 Tell = Callable[[Event], None]
 
-Fit = RunningFit | FitHere
-
 EPOCH_GRACE = 20.0
 """Seconds in which fits may end their epoch, and so leave a checkpoint of it, when the conductor is told to end."""
+
+MOST_LOSSES = 3
+"""How often a fit is started again because what it ran on was lost: after that it may be what brings it down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,7 @@ class Conductor:
         suite: Suite,
         catalog: Catalog,
         store: Store,
-        launcher: Launcher | Here,
+        launcher: AnyLauncher,
         home: Path,
         plugins: Sequence[Path],
         overrides: Sequence[str],
@@ -90,7 +92,9 @@ class Conductor:
         self.logbook = Logbook(store, suite, self.overrides)
         self.storage = Storage.of_store(store.tracking.uri)
         self.spool = Spool(home)
-        self.fits: dict[Fit, TrialWork | CellFit] = {}
+        self.fits: dict[AnyFit, TrialWork | CellFit] = {}
+        self.losses: Counter[str] = Counter()
+        """How often each fit was lost, by its name."""
         self.roster: Roster | None = None
         self.harvest = Harvest(suite, store, self.logbook, self.spool, overrides=self.overrides, tell=tell)
 
@@ -112,7 +116,7 @@ class Conductor:
                 raise
             except KeyboardInterrupt:
                 is_interrupted = True
-                if interruption.is_gentle and isinstance(self.launcher, Launcher):
+                if interruption.is_gentle and self.launcher.keeps_checkpoints:
                     self._end_epochs()
             finally:
                 self._stop_everything()
@@ -183,7 +187,7 @@ class Conductor:
             with interruption.welcome():
                 ready = self.launcher.wait(list(self.fits), POLL)
             for fit in ready:
-                with interruption.welcome() if isinstance(fit, FitHere) else nullcontext():
+                with interruption.welcome() if self.launcher.is_in_process else nullcontext():
                     fit.attend(self._heard, roster.catch_up)
             for fit in list(self.fits):
                 if (failure := fit.fault()) is not None:
@@ -229,9 +233,9 @@ class Conductor:
             run_id = self.logbook.open_cell(work.cell, contest.chosen, work.claim)
             self.fits[fit] = CellFit(work=work, chosen=contest.chosen, run_id=run_id)
 
-    def _launch(self, plan: FitPlan) -> Fit:
+    def _launch(self, plan: FitPlan) -> AnyFit:
         with said_plainly(str(self.spool.fits)):
-            fit = self.launcher.start(plan)
+            fit: AnyFit = self.launcher.start(plan)
         self.tell(FitStarted(fit=plan.name, purpose=plan.purpose, pid=fit.pid))
         return fit
 
@@ -246,7 +250,7 @@ class Conductor:
         if contest.study.allowed:
             self.logbook.choose(contest)
 
-    def _heard(self, fit: Fit, said: Message | Outcome) -> None:
+    def _heard(self, fit: AnyFit, said: Message | Outcome | Lost) -> None:
         work = self.fits[fit]
         match said:
             case EpochEnded() if isinstance(work, TrialWork):
@@ -269,8 +273,27 @@ class Conductor:
                 fit.answer("go")
             case Fitted() | Pruned() | Failure():
                 self._ended(fit, said)
+            case Lost():
+                self._lost(fit, said)
 
-    def _ended(self, fit: Fit, outcome: Outcome) -> None:
+    def _lost(self, fit: AnyFit, lost: Lost) -> None:
+        """Put back what a fit was to do, unless it was lost so often that it fails."""
+        name = fit.plan.name
+        self.losses[name] += 1
+        if self.losses[name] > MOST_LOSSES:
+            message = f"it was lost {self.losses[name]} times with what it ran on, the last time: {lost.reason}"
+            self._ended(fit, Failure(kind=FailureKind.KILLED, message=message))
+            return
+        work = self.fits[fit]
+        self._drop(fit)
+        self.tell(FitLost(fit=name, purpose=fit.plan.purpose, reason=lost.reason))
+        if isinstance(work, TrialWork):
+            work.contest.forget_trial(work.number)
+            self.store.claims.release(work.claim)
+        else:
+            self.harvest.put_back(work.work, work.run_id)
+
+    def _ended(self, fit: AnyFit, outcome: Outcome) -> None:
         seconds = fit.seconds
         fit.end()
         work = self.fits.pop(fit)
@@ -303,12 +326,12 @@ class Conductor:
             for fit in self.launcher.wait(list(self.fits), left):
                 fit.attend(self._heard_last, lambda: None)
 
-    def _heard_last(self, fit: Fit, said: Message | Outcome) -> None:
+    def _heard_last(self, fit: AnyFit, said: Message | Outcome | Lost) -> None:
         self._heard(fit, said)
         if isinstance(said, EpochEnded):  # its checkpoint was written before it was told
             self._drop(fit)
 
-    def _drop(self, fit: Fit) -> None:
+    def _drop(self, fit: AnyFit) -> None:
         fit.end()
         self.fits.pop(fit)
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import torch
 
 from whitebench.budget import Budget
 from whitebench.errors import WhitebenchError
+from whitebench.launching import Accelerator
 
-Accelerator: TypeAlias = Literal["auto", "cpu", "gpu"]
 
-
-def refuse_missing(devices: int, everywhere: int, accelerator: Accelerator, budget: Budget) -> None:
-    """Refuse devices that are not here, or more than share a batch.
+def refuse_missing(devices: int, accelerator: Accelerator) -> None:
+    """Refuse devices of a fit that are not on this machine.
 
     Args:
         devices: of a fit on this machine.
-        everywhere: of a fit on all machines.
         accelerator: `auto` takes GPUs where there are any.
-        budget: whose batches they share.
 
     Raises:
         WhitebenchError: says what is asked for, what is here, and what to do.
@@ -37,8 +32,16 @@ def refuse_missing(devices: int, everywhere: int, accelerator: Accelerator, budg
             f"--devices {devices}: torch sees {here} here; take as many, or train on the processor with "
             "--accelerator cpu"
         )
-    if everywhere > budget.batch_size:
+
+
+def refuse_idle(devices: int, budget: Budget) -> None:
+    """Refuse more devices of a fit than share a batch.
+
+    Raises:
+        WhitebenchError: says how many do.
+    """
+    if devices > budget.batch_size:
         raise WhitebenchError(
-            f"{everywhere} devices: the suite's batches of {budget.batch_size} samples leave some without any; take "
+            f"{devices} devices: the suite's batches of {budget.batch_size} samples leave some without any; take "
             f"{budget.batch_size} at most"
         )

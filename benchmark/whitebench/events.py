@@ -27,12 +27,22 @@ class SuiteStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class FitStarted:
-    """A fit's process has begun: a tuning trial, or the fit of a cell."""
+    """A fit has been handed to its launcher: a tuning trial, or the fit of a cell."""
 
     fit: str
     """`SUITE/CONTESTANT/TASK/trial-2` or a cell's name."""
     purpose: FitPurpose
-    pid: int
+    pid: int | None
+    """None where that process is not on the conductor's machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitLost:
+    """What a fit ran on is gone: it is started again from its beginning."""
+
+    fit: str
+    purpose: FitPurpose
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,5 +139,14 @@ class SuiteEnded:
 
 
 Event: TypeAlias = (
-    SuiteStarted | FitStarted | EpochEnded | TrialEnded | TestOpened | CellHeld | CellFinished | CellFailed | SuiteEnded
+    SuiteStarted
+    | FitStarted
+    | FitLost
+    | EpochEnded
+    | TrialEnded
+    | TestOpened
+    | CellHeld
+    | CellFinished
+    | CellFailed
+    | SuiteEnded
 )

@@ -10,7 +10,7 @@ from whitebench.catalog import load_catalog
 from whitebench.course import build, feature_width, refuse_shares, resolve
 from whitebench.errors import SuiteError
 from whitebench.fit import FitPlan
-from whitebench.launch import Launcher
+from whitebench.launching import AnyLauncher
 from whitebench.ledger import Ledger, PlannedCell, owed_cells
 from whitebench.result import Failure
 from whitebench.suite import Suite
@@ -28,7 +28,7 @@ def refuse_impossible(
     cells: Sequence[PlannedCell],
     ledger: Ledger,
     *,
-    launcher: Launcher,
+    launcher: AnyLauncher,
     plugins: Sequence[Path],
     at_a_time: int,
     devices: int = 1,
@@ -62,7 +62,7 @@ def reasons(
     suite: Suite,
     cells: Sequence[PlannedCell],
     *,
-    launcher: Launcher,
+    launcher: AnyLauncher,
     plugins: Sequence[Path],
     at_a_time: int = 1,
     devices: int = 1,

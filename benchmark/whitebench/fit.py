@@ -82,6 +82,8 @@ class FitPlan:
     """Processes that share this fit, each with a device of its own; its numbers are those of one, up to rounding."""
     is_on_cpu: bool = False
     """Whether a GPU is left alone where there is one."""
+    gpus: tuple[str, ...] | None = None
+    """The GPUs that it sees, as CUDA_VISIBLE_DEVICES names them; None for all that its launcher sees."""
     seat: Seat | None = None
     """Where this is but one part of the fit: each part has `devices` of its own."""
 
@@ -152,6 +154,13 @@ class Timed:
     predictions, metrics. Where the task solves itself, all that it does."""
     memory: int
     """At the peak, above what the process holds when it starts, as in the cost `peak-memory`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """What a fit ran on is gone, a machine most likely: it says nothing about the fit, which may be started again."""
+
+    reason: str
 
 
 Message: TypeAlias = EpochEnded | AskTest

@@ -89,6 +89,12 @@ class Harvest:
         self.logbook.drop(run_id)
         work.contest.waiting_cells.append(work.cell)
 
+    def put_back(self, work: CellWork, run_id: str) -> None:
+        """Put a cell whose fit was lost back to those that wait; whoever is free may take it."""
+        self.logbook.drop(run_id)
+        work.contest.waiting_cells.insert(0, work.cell)
+        self.store.claims.release(work.claim)
+
     def deliver(self, work: CellWork) -> bool:
         """Store the result that an earlier owner of the cell could not, if there is one."""
         for folder, delivery in self.spool.waiting():

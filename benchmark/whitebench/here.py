@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from whitebench.child import outcome_here
 from whitebench.fit import Answer, FitPlan, Fitted, Message, Outcome
-from whitebench.result import Score
+from whitebench.result import Failure, Score
+
+Told = TypeVar("Told")
 
 MEASURED = ("samples/s", "bytes", "s", "h")
 """Units of the costs that say nothing where a debugger may wait, and where the conductor's own memory counts."""
@@ -53,7 +55,13 @@ class FitHere:
 
 
 class Here:
-    """Stands in for a launcher: what it starts runs in this process."""
+    """A launcher of which what it starts runs in this process."""
+
+    keeps_checkpoints = False
+    """A debugger that is left does not wait for the end of an epoch."""
+    is_in_process = True
+    is_here = True
+    places = 1
 
     def warm(self) -> None:
         """Nothing is to be loaded beforehand."""
@@ -68,6 +76,13 @@ class Here:
         if not fits:
             time.sleep(seconds)
         return fits
+
+    def ask(
+        self, _: Callable[[FitPlan], Told], plans: Sequence[FitPlan], *, seconds: float, at_a_time: int = 1
+    ) -> list[Told | Failure | None]:
+        """Leave every question to the fit, which a debugger looks into; `seconds` and `at_a_time` bound nothing."""
+        del seconds, at_a_time
+        return [None] * len(plans)
 
     def close(self) -> None:
         """Nothing is left to end."""

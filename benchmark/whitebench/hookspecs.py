@@ -8,7 +8,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from whitebench.events import Event
-    from whitebench.specs import MetricSpec, ModelSpec, ObjectiveSpec, ReadoutSpec, TaskSpec
+    from whitebench.specs import LauncherSpec, MetricSpec, ModelSpec, ObjectiveSpec, ReadoutSpec, TaskSpec
 
 hookspec = pluggy.HookspecMarker("whitebench")
 hookimpl = pluggy.HookimplMarker("whitebench")
@@ -41,6 +41,12 @@ def register_objectives() -> list[ObjectiveSpec]:
 @hookspec
 def register_readouts() -> list[ReadoutSpec]:
     """Return the read-outs this plugin brings."""
+    raise AssertionError("a hook specification is never called")
+
+
+@hookspec
+def register_launchers() -> list[LauncherSpec]:
+    """Return the launchers this plugin brings."""
     raise AssertionError("a hook specification is never called")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import logging
 import multiprocessing
 import os
@@ -25,6 +26,8 @@ from whitebench import interruption, kin
 from whitebench.child import DUMP, MIB, run_child, run_question
 from whitebench.fault import kind_of_exit
 from whitebench.fit import Answer, FitPlan, Fitted, Message, Outcome, Pruned
+from whitebench.gpus import least_used, visible_gpus
+from whitebench.provenance import usable_cores
 from whitebench.result import Failure, FailureKind
 from whitebench.transcript import shorten, size, tail
 
@@ -74,7 +77,7 @@ class RunningFit:
         self._started = self._answered = time.monotonic()
         self._idle = 0.0
         self._asked: float | None = None
-        self._is_over = self._ended_well = False
+        self.is_over = self._ended_well = False
 
     @property
     def pid(self) -> int:
@@ -151,7 +154,7 @@ class RunningFit:
 
     def end(self) -> None:
         """End every process of the fit and wait until they are gone; harmless where it was ended before."""
-        if self._is_over:
+        if self.is_over:
             return
         # Without its server a fit passes for dead, and lives.
         may_live = self._process.is_alive() or kin.is_gone(self._server)
@@ -167,7 +170,7 @@ class RunningFit:
         shorten(self._file)
         self._channel.close()
         self._lifeline.close()
-        self._is_over = True
+        self.is_over = True
 
     def _caught(self, kind: FailureKind, message: str) -> Failure:
         # Its ranks too, who know where the fit is. One after the other: what several write at once cannot be read.
@@ -241,9 +244,14 @@ class _Asked:
 
 
 class Launcher:
-    """Starts fits, each in a process of its own."""
+    """Starts fits, each in a process group of its own on this machine."""
 
-    def __init__(self, *, threads: int) -> None:
+    keeps_checkpoints = True
+    is_in_process = False
+    is_here = True
+
+    def __init__(self, *, threads: int, devices: int = 1) -> None:
+        self._threads = threads * devices
         # The server inherits these; set before it starts, they hold for every library in every fit.
         os.environ["OMP_NUM_THREADS"] = str(threads)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -251,11 +259,17 @@ class Launcher:
         os.environ["PYTHONSAFEPATH"] = "1"  # else the server's `import torch` finds a torch.py in the working folder
         os.environ.setdefault("PYTHONHASHSEED", "0")  # a set of names comes in the same order in every run
         self._fits: weakref.WeakSet[RunningFit] = weakref.WeakSet()
+        self._gpus: list[str] | None = None
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(PRELOADED))
         with _deaf():  # the server is born so: Ctrl-C, or a scheduler's SIGTERM to all, is for the conductor to handle
             ensure_running()
         atexit.register(self.close)  # before multiprocessing's own, which would wait for fits to end by themselves
+
+    @property
+    def places(self) -> int:
+        """How many fits can run at a time: each device of each has its threads."""
+        return max(1, usable_cores() // self._threads)
 
     def warm(self) -> None:
         """Wait until the server has loaded its libraries."""
@@ -264,9 +278,13 @@ class Launcher:
         process.join()
 
     def start(self, plan: FitPlan) -> RunningFit:
-        """Start a fit; the first waits until the server is warm."""
+        """Start a fit; the first waits until the server is warm.
+
+        Where several fits run at a time and there are several GPUs, it sees as many of them as it has devices: those
+        that the fewest others use.
+        """
         plan.folder.mkdir(parents=True, exist_ok=True)
-        fit = self._run(plan)
+        fit = self._run(self._pinned(plan))
         self._fits.add(fit)
         return fit
 
@@ -297,6 +315,16 @@ class Launcher:
             for one in asked.values():
                 one.answer()
         return [answers[number] for number in range(len(plans))]
+
+    def _pinned(self, plan: FitPlan) -> FitPlan:
+        if plan.parallel == 1 or plan.is_on_cpu or plan.gpus is not None:
+            return plan
+        if self._gpus is None:
+            self._gpus = visible_gpus()
+        if len(self._gpus) < 2:
+            return plan
+        taken = [fit.plan.gpus for fit in self._fits if fit.plan.gpus and not fit.is_over]
+        return dataclasses.replace(plan, gpus=least_used(self._gpus, taken, plan.devices))
 
     def close(self) -> None:
         """End every fit that is still under way."""

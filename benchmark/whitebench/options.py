@@ -118,7 +118,7 @@ _DEVICES = click.option(
     "--devices",
     type=click.IntRange(min=1, max=MOST_DEVICES),
     metavar="N",
-    help="Devices of this machine that share each fit: the same numbers, up to rounding.  [default: 1]",
+    help="Devices of one machine that share each fit: the same numbers, up to rounding.  [default: 1]",
 )
 _NUM_NODES = click.option(
     "--num-nodes",
@@ -137,6 +137,13 @@ _MAX_FAILURES = click.option(
 )
 
 
+_LAUNCHER = click.option(
+    "--launcher",
+    metavar="NAME",
+    default="local",
+    envvar="WHITEBENCH_LAUNCHER",
+    help="What starts the fits, with its options, see: whitebench list launchers.  [default: local]",
+)
 _IN_PROCESS = click.option(
     "--in-process",
     is_flag=True,
@@ -188,9 +195,17 @@ def selection_options(command: Command) -> Command:
 def work_options(command: Command) -> Command:
     """Add the options of the commands that train.
 
-    `--parallel`, `--devices`, `--num-nodes`, `--accelerator`, `--max-failures`, `--in-process`.
+    `--parallel`, `--devices`, `--num-nodes`, `--accelerator`, `--launcher`, `--max-failures`, `--in-process`.
     """
-    for decorate in (_IN_PROCESS, _MAX_FAILURES, _ACCELERATOR, _NUM_NODES, _DEVICES, _PARALLEL):
+    for decorate in (
+        _IN_PROCESS,
+        _MAX_FAILURES,
+        _LAUNCHER,
+        _ACCELERATOR,
+        _NUM_NODES,
+        _DEVICES,
+        _PARALLEL,
+    ):
         command = decorate(command)
     return command
 

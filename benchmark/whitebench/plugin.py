@@ -23,15 +23,22 @@ from whitebench import hookspecs
 from whitebench.errors import OptionError, PluginError, near_misses
 from whitebench.names import configure
 from whitebench.quotation import quote, readable, type_name
-from whitebench.specs import MetricSpec, ModelSpec, ObjectiveSpec, ReadoutSpec, Spec, TaskSpec
+from whitebench.specs import LauncherSpec, MetricSpec, ModelSpec, ObjectiveSpec, ReadoutSpec, Spec, TaskSpec
 
 LOCAL_PREFIX = "whitebench_local_"
 """How the modules of local plugin files are called."""
 
-Kind: TypeAlias = Literal["model", "task", "metric", "objective", "readout"]
+Kind: TypeAlias = Literal["model", "task", "metric", "objective", "readout", "launcher"]
 
 SPEC_TYPE_BY_KIND: Mapping[Kind, type[Spec]] = MappingProxyType(
-    {"model": ModelSpec, "task": TaskSpec, "metric": MetricSpec, "objective": ObjectiveSpec, "readout": ReadoutSpec}
+    {
+        "model": ModelSpec,
+        "task": TaskSpec,
+        "metric": MetricSpec,
+        "objective": ObjectiveSpec,
+        "readout": ReadoutSpec,
+        "launcher": LauncherSpec,
+    }
 )
 
 MOST_SPECS = 10_000

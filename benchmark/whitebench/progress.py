@@ -13,6 +13,7 @@ from whitebench.events import (
     CellHeld,
     EpochEnded,
     Event,
+    FitLost,
     FitStarted,
     SuiteEnded,
     SuiteStarted,
@@ -63,6 +64,8 @@ class Progress:
                 self._suite_started(event)
             case FitStarted():
                 self._fit_started(event)
+            case FitLost():
+                self._fit_lost(event)
             case EpochEnded():
                 self._epoch_ended(event)
             case TrialEnded():
@@ -102,6 +105,15 @@ class Progress:
         self._epochs_left[contest] -= self.epochs
         self._epochs_left[event.fit] = self.epochs
         self._tuning(contest)
+
+    def _fit_lost(self, event: FitLost) -> None:
+        if event.purpose == "cell":
+            line = self.lines[event.fit]
+            line.state, line.began = "waiting", None
+            self._epochs_left[event.fit] = self.epochs
+            return
+        del self._epochs_left[event.fit]
+        self._epochs_left[_contest(event.fit)] += self.epochs
 
     def _epoch_ended(self, event: EpochEnded) -> None:
         self._epochs_seen += 1

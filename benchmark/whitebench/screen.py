@@ -11,7 +11,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from whitebench.events import CellFailed, CellFinished, CellHeld, Event, FitStarted, SuiteStarted, TrialEnded
+from whitebench.events import (
+    CellFailed,
+    CellFinished,
+    CellHeld,
+    Event,
+    FitLost,
+    FitStarted,
+    SuiteStarted,
+    TrialEnded,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +126,9 @@ class Screen:
             case CellHeld():
                 said = f"{event.cell}: {event.by} is at it"
             case FitStarted(purpose="cell"):
-                said = f"{event.fit}: started (process {event.pid})"
+                said = f"{event.fit}: started" + (f" (process {event.pid})" if event.pid else "")
+            case FitLost():
+                said = f"{event.fit}: lost and to be started again: {event.reason}"
             case CellFinished():
                 value = "unscored" if event.primary is None else f"{event.primary:.4f}"
                 said = f"{event.cell}: done, test {self.primary} {value} — {self.summary()}"

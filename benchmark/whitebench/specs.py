@@ -1,4 +1,4 @@
-"""What a plugin hands over: a Spec for each model, task, metric and objective, and the words they use.
+"""What a plugin hands over: a Spec for each model, task, metric, objective and launcher, and the words they use.
 
 A Spec is a frozen, keyword-only value. Nothing here imports torch, so that a plugin's Specs can be
 listed without paying for it.
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     import torchmetrics
     from torch import Tensor
+
+    from whitebench.launching import AnyLauncher, LaunchOptions
 
 Shape: TypeAlias = tuple[int, ...]
 """One sample's shape without the batch, for images `(channels, height, width)`."""
@@ -462,7 +464,26 @@ class ReadoutSpec:
         _need("readout", self.name, self.name != HEAD, "this name stands for the model's own head: choose another")
 
 
-Spec: TypeAlias = ModelSpec | TaskSpec | MetricSpec | ObjectiveSpec | ReadoutSpec
+@dataclass(frozen=True, kw_only=True)
+class LauncherSpec:
+    """What starts fits: in processes of this machine, or on other machines."""
+
+    name: str
+    summary: str
+    """One line, for `whitebench list`."""
+    build: Callable[[Any, LaunchOptions], AnyLauncher]
+    """`(config, what the run asks for) -> launcher`, as `whitebench.launching` says what one is. It imports what it
+    needs when it is called, and raises a WhitebenchError where that is not installed or cannot be reached."""
+    config: type = NoOptions
+    """A frozen dataclass of the launcher's options, every one with a default."""
+    reference: Reference | None = None
+
+    def __post_init__(self) -> None:
+        _check_named("launcher", self)
+        _check_config("launcher", self.name, self.config)
+
+
+Spec: TypeAlias = ModelSpec | TaskSpec | MetricSpec | ObjectiveSpec | ReadoutSpec | LauncherSpec
 
 
 def is_frozen_dataclass(candidate: object) -> bool:

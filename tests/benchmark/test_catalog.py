@@ -95,7 +95,7 @@ def test_the_order_of_files_changes_nothing_but_their_own(load: Load, tmp_path: 
 
 NO_HOOK = (
     "it implements no hook (hooks: register_models, register_tasks, register_metrics, register_objectives, "
-    "register_readouts, observe)"
+    "register_readouts, register_launchers, observe)"
 )
 
 QUARANTINED = [

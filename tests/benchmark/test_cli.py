@@ -63,7 +63,8 @@ def test_list_names_each_items_owner() -> None:
     items = json.loads(printed("list", "--json"))["items"]
     assert {"kind": "model", "name": "crate"}.items() <= next(one for one in items if one["name"] == "crate").items()
     assert {one["distribution"] for one in items} >= {"whitebench"}
-    assert {one["kind"] for one in items} == {"model", "task", "metric", "objective", "readout", "suite"}
+    kinds = {"model", "task", "metric", "objective", "readout", "launcher", "suite"}
+    assert {one["kind"] for one in items} == kinds
 
 
 def test_list_narrows_to_one_kind() -> None:

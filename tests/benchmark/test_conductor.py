@@ -112,7 +112,7 @@ class World:
         return Spool(home_of(self.store.tracking.uri))
 
     def pids(self) -> list[int]:
-        return [event.pid for event in self.told if isinstance(event, FitStarted)]
+        return [event.pid for event in self.told if isinstance(event, FitStarted) and event.pid is not None]
 
 
 @pytest.fixture

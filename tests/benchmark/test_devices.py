@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from whitebench import group
 from whitebench.budget import Budget, Limits
-from whitebench.devices import refuse_missing
+from whitebench.devices import refuse_idle, refuse_missing
 from whitebench.errors import WhitebenchError
 from whitebench.events import EpochEnded
 from whitebench.feasibility import attempt
@@ -433,8 +433,6 @@ def gpus(patch: pytest.MonkeyPatch, count: int) -> None:
         (0, 1, "gpu", "--accelerator gpu: torch sees no GPU here; `whitebench doctor` says why"),
         (2, 3, "auto", "--devices 3: torch sees 2 GPUs here; take as many, or train on the processor with"),
         (1, 2, "gpu", "--devices 2: torch sees 1 GPU here; take as many"),
-        (0, 9, "auto", "9 devices: the suite's batches of 8 samples leave some without any; take 8 at most"),
-        (16, 9, "gpu", "9 devices: the suite's batches of 8 samples"),
     ],
 )
 def test_devices_that_are_not_here_are_refused(
@@ -442,7 +440,13 @@ def test_devices_that_are_not_here_are_refused(
 ) -> None:
     gpus(monkeypatch, count)
     with pytest.raises(WhitebenchError, match=message):
-        refuse_missing(devices, devices, accelerator, BUDGET)
+        refuse_missing(devices, accelerator)
+
+
+def test_devices_that_would_have_no_sample_of_a_batch_are_refused() -> None:
+    refuse_idle(8, BUDGET)
+    with pytest.raises(WhitebenchError, match="9 devices: the suite's batches of 8 samples leave some without any"):
+        refuse_idle(9, BUDGET)
 
 
 @pytest.mark.parametrize(
@@ -453,7 +457,7 @@ def test_devices_that_are_here_are_taken(
     monkeypatch: pytest.MonkeyPatch, count: int, devices: int, accelerator: Any
 ) -> None:
     gpus(monkeypatch, count)
-    refuse_missing(devices, devices, accelerator, BUDGET)
+    refuse_missing(devices, accelerator)
 
 
 TORCHRUN = {

@@ -14,6 +14,7 @@ from whitebench.events import (
     CellFinished,
     EpochEnded,
     Event,
+    FitLost,
     FitStarted,
     SuiteEnded,
     SuiteStarted,
@@ -111,6 +112,29 @@ def test_time_left_is_what_the_epochs_that_are_left_take_at_the_speed_so_far(mon
     assert progress.seconds_left == 2.0 * (4 * 10 + 2 * 10 - 1)  # one epoch in two seconds
     progress.hear(STORY[5])  # pruned: its other nine are not owed any more
     assert progress.seconds_left == 2.0 * (4 * 10 + 1 * 10)
+
+
+def test_a_fit_that_was_lost_is_owed_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = [
+        FitLost(fit=f"smoke/{CRATE}/digits/trial-1", purpose="trial", reason="node 7 died"),
+        FitLost(fit="smoke/vit/digits/0", purpose="cell", reason="node 7 died"),
+    ]
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    progress = told(*STORY[:3], epoch(f"smoke/{CRATE}/digits/trial-1", 1, 0.5), *lost)
+    assert progress.lines["smoke/vit/digits/0"].state == "waiting"
+    clock[0] += 2.0
+    assert progress.seconds_left == 2.0 * (4 * 10 + 2 * 10)
+    again = told(*STORY[:3], *lost, *STORY[1:3])
+    assert again.lines["smoke/vit/digits/0"].state == "epoch 0/10"
+
+
+def test_where_there_is_no_terminal_a_line_says_what_was_lost_and_where_no_process_is_none_is_named() -> None:
+    screen = Screen(told(STARTED), Console(file=io.StringIO()), primary="accuracy", heading=HEADING, is_live=False)
+    afar = FitStarted(fit="smoke/vit/digits/0", purpose="cell", pid=None)
+    assert screen.line(afar) == "smoke/vit/digits/0: started"
+    lost = FitLost(fit="smoke/vit/digits/0", purpose="cell", reason="node 7 died")
+    assert screen.line(lost) == "smoke/vit/digits/0: lost and to be started again: node 7 died"
 
 
 @pytest.mark.parametrize("width", [80, 200])

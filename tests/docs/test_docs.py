@@ -39,6 +39,7 @@ def test_the_plugin_shown_loads_with_all_its_items(plugin: Path) -> None:
     assert catalog.objective("brier").owner.plugin == str(plugin)
     assert catalog.task("rings").owner.plugin == str(plugin)
     assert catalog.model("gaussians").owner.plugin == str(plugin)
+    assert catalog.launcher("considerate").owner.plugin == str(plugin)
     assert len(catalog.observers) == 1
 
 
@@ -53,8 +54,8 @@ def test_the_suite_shown_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [whitebench.ModelSpec, whitebench.TaskSpec, whitebench.MetricSpec,
-                                  whitebench.ObjectiveSpec, whitebench.ReadoutSpec, whitebench.Reading,
-                                  whitebench.Layout, whitebench.Samples, whitebench.Stream,
+                                  whitebench.ObjectiveSpec, whitebench.ReadoutSpec, whitebench.LauncherSpec,
+                                  whitebench.Reading, whitebench.Layout, whitebench.Samples, whitebench.Stream,
                                   whitebench.Solution])  # fmt: skip
 def test_every_field_of_a_spec_is_explained(kind: type) -> None:
     section = PLUGINS.partition(f"### {kind.__name__}\n")[2].partition("\n### ")[0]
@@ -65,6 +66,17 @@ def test_every_field_of_a_spec_is_explained(kind: type) -> None:
 @pytest.mark.parametrize("kind", FailureKind)
 def test_every_kind_of_failure_is_explained(kind: FailureKind) -> None:
     assert f"| `{kind}` |" in SUITES
+
+
+SCALE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+
+
+def test_every_launcher_of_ours_is_explained_with_its_options() -> None:
+    for name, entry in load_catalog().entries["launcher"].items():
+        if entry.owner.distribution == "whitebench":
+            row, *_ = re.findall(rf"^\| `{name}[`\[].*$", SCALE, re.MULTILINE)
+            for field in dataclasses.fields(entry.spec.config):
+                assert f"{field.name}=" in row, f"{name}[{field.name}]"
 
 
 def ours(kind: Literal["model", "metric"]) -> list[Any]:

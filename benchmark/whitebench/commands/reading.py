@@ -19,7 +19,7 @@ from whitebench.wording import count, plain
 if TYPE_CHECKING:
     from whitebench.plugin import Kind
 
-KINDS = ("models", "tasks", "metrics", "objectives", "readouts", "suites")
+KINDS = ("models", "tasks", "metrics", "objectives", "readouts", "launchers", "suites")
 
 
 @click.command(
@@ -158,6 +158,7 @@ def _kind(plural: str) -> Kind:
         "metrics": "metric",
         "objectives": "objective",
         "readouts": "readout",
+        "launchers": "launcher",
     }
     return kinds[plural]
 

@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from whitebench.commands.launchers import (
+    how_to_start,
+    launcher_of,
+    need_one_cell,
+    need_one_machine,
+    refuse_missing_devices,
+)
 from whitebench.commands.selection import select_cells, with_data
 from whitebench.commands.terminal import open_console, say_that_it_starts
 from whitebench.errors import WhitebenchError
@@ -21,10 +28,8 @@ if TYPE_CHECKING:
 
     from whitebench.catalog import Catalog
     from whitebench.crew import Crew
-    from whitebench.devices import Accelerator
     from whitebench.events import Event
-    from whitebench.here import Here
-    from whitebench.launch import Launcher
+    from whitebench.launching import Accelerator
     from whitebench.ledger import PlannedCell
     from whitebench.screen import Screen
     from whitebench.store import Store
@@ -79,29 +84,34 @@ def _work(
     seeds: str | None,
     devices: int | None,
     num_nodes: int | None,
+    launcher: str,
     in_process: bool,
     **options: Any,
 ) -> int:
     from whitebench.muster import Muster
 
     muster = Muster.read(os.environ)
+    if not in_process:
+        need_one_machine(launcher, num_nodes or 1, muster.members if muster else 1)
     if muster is None and (num_nodes or 1) > 1:
-        raise WhitebenchError(_how_to_start(num_nodes or 1, devices or 1))
+        raise WhitebenchError(how_to_start(num_nodes or 1, devices or 1))
     each = muster.devices_each(devices, num_nodes) if muster else devices or 1
     choose = partial(select_cells, suite, plugins, overrides, models=models, tasks=tasks, seeds=seeds)
     chosen = choose()
     _, whole, cells = chosen
     if in_process:
-        _need_one(cells, devices=each * (muster.members if muster else 1))
-    given: Any = {"plugins": plugins, "overrides": overrides, "devices": each, "in_process": in_process, **options}
+        need_one_cell(cells, devices=each * (muster.members if muster else 1))
+    given: Any = {"plugins": plugins, "overrides": overrides, "devices": each, "launcher": launcher, **options}
+    given["in_process"] = in_process
     if muster is None:
         return _conduct(suite, *with_data(choose, chosen), crew=None, **given)
     from whitebench.crew import Crew
-    from whitebench.launch import Launcher
+    from whitebench.launching import Launcher, LaunchOptions
 
     crew = Crew(muster)
     if not crew.is_conductor:
-        _refuse_missing(each, crew, options["accelerator"], whole)
+        asked = LaunchOptions(threads=whole.budget.threads, devices=each, accelerator=options["accelerator"])
+        refuse_missing_devices(asked, crew, whole)
         crew.follow(Launcher(threads=whole.budget.threads))
         return 0
     try:
@@ -124,39 +134,40 @@ def _conduct(
     parallel: int | None,
     devices: int,
     accelerator: Accelerator,
+    launcher: str,
     max_failures: int | None,
     in_process: bool,
 ) -> int:
     from whitebench import report
     from whitebench.address import claims_url, exists, home_of, resolve_uri, see_that_it_can_be_written
     from whitebench.ledger import canonical_overrides, ledger_of, owed_cells
-    from whitebench.provenance import usable_cores
 
     uri = resolve_uri(store)
     see_that_it_can_be_written(uri)
-    at_a_time = parallel or max(1, usable_cores() // (whole.budget.threads * devices))
-    at_a_time = 1 if in_process or crew else at_a_time
     home = home_of(uri)
     console = open_console()
     say_that_it_starts(console)
-    launcher = _launcher(crew, whole.budget.threads, in_process=in_process)
+    from whitebench.launching import LaunchOptions
+
+    asked = LaunchOptions(threads=whole.budget.threads, devices=devices, accelerator=accelerator)
+    # The local one's server loads torch while MLflow is imported here.
+    launched = launcher_of(launcher, catalog, asked, crew, in_process=in_process)
+    at_a_time = 1 if in_process or crew else parallel or launched.places
     from whitebench.conductor import Conductor
     from whitebench.feasibility import refuse_impossible
-    from whitebench.launch import Launcher
     from whitebench.progress import Progress
     from whitebench.screen import watch
     from whitebench.store import Store
 
-    everywhere = _refuse_missing(devices, crew, accelerator, whole)
+    everywhere = refuse_missing_devices(asked, crew, whole, is_here=launched.is_here)
     opened = Store(uri) if exists(uri) else None
     if opened is not None:
         _deliver(console, opened, home)
     ledger = ledger_of(whole, catalog, opened, overrides=overrides, uri=uri, source=suite)
     if retry and not owed_cells(ledger, cells, retry=True):
         report.print_lines(console, [f"No cell of {whole.name} has failed: there is nothing to do once more."])
-    if isinstance(launcher, Launcher):
-        asked: Any = {"plugins": plugins, "at_a_time": at_a_time, "devices": everywhere, "retry": retry}
-        refuse_impossible(whole, cells, ledger, launcher=launcher, **asked)
+    given: Any = {"plugins": plugins, "at_a_time": at_a_time, "devices": everywhere, "retry": retry}
+    refuse_impossible(whole, cells, ledger, launcher=launched, **given)
     log = _log_to(home, whole.name)
     logging.getLogger("whitebench.outage").addHandler(_Spoken(console))
     if claims_url(uri) != uri:
@@ -175,7 +186,7 @@ def _conduct(
             suite=whole,
             catalog=catalog,
             store=opened or Store(uri),
-            launcher=launcher,
+            launcher=launched,
             home=home,
             plugins=plugins,
             overrides=overrides,
@@ -217,48 +228,6 @@ class _Spoken(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._console.print(record.getMessage(), highlight=False, markup=False, soft_wrap=True)
-
-
-def _launcher(crew: Crew | None, threads: int, *, in_process: bool) -> Launcher | Here:
-    """Return what starts fits; its server loads torch while MLflow is imported here."""
-    from whitebench.here import Here
-    from whitebench.launch import Launcher
-
-    if in_process:
-        return Here()
-    if crew is None:
-        return Launcher(threads=threads)
-    from whitebench.crew import CrewLauncher
-
-    return CrewLauncher(crew, threads=threads)
-
-
-def _refuse_missing(each: int, crew: Crew | None, accelerator: Accelerator, suite: Suite) -> int:
-    """Refuse devices that are not here; return how many a fit has on all machines."""
-    from whitebench.devices import refuse_missing
-
-    here, everywhere = (crew.muster.local_members, crew.muster.members) if crew else (1, 1)
-    refuse_missing(each * here, each * everywhere, accelerator, suite.budget)
-    return each * everywhere
-
-
-def _how_to_start(machines: int, devices: int) -> str:
-    return (
-        f"--num-nodes {machines}: start the same command on each of the machines, by "
-        f"`torchrun --nnodes {machines} --nproc-per-node {devices} --rdzv-backend c10d --rdzv-endpoint FIRST:29500 "
-        f"--no-python whitebench run …`, or by `srun --nodes {machines} --ntasks-per-node {devices} whitebench run …`"
-    )
-
-
-def _need_one(cells: Sequence[PlannedCell], *, devices: int) -> None:
-    if devices > 1:
-        raise WhitebenchError("--in-process trains in this very process, which takes one device: leave out --devices")
-    if len(cells) != 1:
-        one = cells[0].name
-        raise WhitebenchError(
-            f"--in-process trains one cell, and this selects {len(cells)}: narrow it, "
-            f"as in -m {one.contestant} -t {one.task} --seeds {one.seed}-{one.seed}"
-        )
 
 
 def _deliver(console: Console, store: Store, home: Path) -> None:
