@@ -142,7 +142,13 @@ _LAUNCHER = click.option(
     metavar="NAME",
     default="local",
     envvar="WHITEBENCH_LAUNCHER",
-    help="What starts the fits, with its options, see: whitebench list launchers.  [default: local]",
+    help="What starts the fits, with its options, e.g. ray[gpus=0.5]; see: whitebench list launchers.  "
+    "[default: local]",
+)
+_RAY_ADDRESS = click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="The cluster of --launcher ray, e.g. 10.0.0.1:6379: short for ray[address=10.0.0.1:6379].",
 )
 _IN_PROCESS = click.option(
     "--in-process",
@@ -195,11 +201,13 @@ def selection_options(command: Command) -> Command:
 def work_options(command: Command) -> Command:
     """Add the options of the commands that train.
 
-    `--parallel`, `--devices`, `--num-nodes`, `--accelerator`, `--launcher`, `--max-failures`, `--in-process`.
+    `--parallel`, `--devices`, `--num-nodes`, `--accelerator`, `--launcher`, `--ray-address`, `--max-failures`,
+    `--in-process`.
     """
     for decorate in (
         _IN_PROCESS,
         _MAX_FAILURES,
+        _RAY_ADDRESS,
         _LAUNCHER,
         _ACCELERATOR,
         _NUM_NODES,

@@ -475,7 +475,7 @@ class LauncherSpec:
     """`(config, what the run asks for) -> launcher`, as `whitebench.launching` says what one is. It imports what it
     needs when it is called, and raises a WhitebenchError where that is not installed or cannot be reached."""
     config: type = NoOptions
-    """A frozen dataclass of the launcher's options, every one with a default."""
+    """A frozen dataclass of the launcher's options, every one with a default: `ray[gpus=0.5]`."""
     reference: Reference | None = None
 
     def __post_init__(self) -> None:

@@ -104,6 +104,7 @@ def test_one_launcher_of_two_owners_belongs_to_nobody(mine: Path, tmp_path: Path
         (("--launcher", "mien"), r"unknown launcher 'mien', did you mean 'mine'\?"),
         (("--launcher", "mine[queue=1]"), r"launcher mine\[queue=1\]: unknown option 'queue'"),
         (("--launcher", "mine[partition=closed]"), "partition closed takes no fits: choose another"),
+        (("--ray-address", "h:1"), "--ray-address is for --launcher ray, and this is --launcher local"),
         (("--launcher", "mine", "--num-nodes", "2"), "--num-nodes 2: --launcher mine keeps each fit on one machine"),
     ],
 )

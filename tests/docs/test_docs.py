@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import runpy
+import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,6 +78,12 @@ def test_every_launcher_of_ours_is_explained_with_its_options() -> None:
             row, *_ = re.findall(rf"^\| `{name}[`\[].*$", SCALE, re.MULTILINE)
             for field in dataclasses.fields(entry.spec.config):
                 assert f"{field.name}=" in row, f"{name}[{field.name}]"
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples" / "slurm").glob("*.sbatch")), ids=lambda file: file.name)
+def test_every_script_for_slurm_is_one_and_is_explained(script: Path) -> None:
+    assert f"(../examples/slurm/{script.name})" in SCALE
+    subprocess.run(["bash", "-n", str(script)], check=True)
 
 
 def ours(kind: Literal["model", "metric"]) -> list[Any]:

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from whitebench.suite import Suite
 
 
+def launcher_text(launcher: str, ray_address: str | None) -> str:
+    """Return the launcher with its options, the address of `--ray-address` among them."""
+    if ray_address is None:
+        return launcher
+    if launcher == "ray":
+        return f"ray[address={ray_address}]"
+    if launcher.startswith("ray["):
+        return f"{launcher.removesuffix(']')},address={ray_address}]"
+    raise WhitebenchError(f"--ray-address is for --launcher ray, and this is --launcher {plain(launcher, 100)}")
+
+
 def need_one_machine(launcher: str, machines: int, members: int) -> None:
     """Refuse a launcher other than `local` where several processes of this command are to share each fit."""
     if launcher == "local":

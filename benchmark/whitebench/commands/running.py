@@ -14,6 +14,7 @@ import click
 from whitebench.commands.launchers import (
     how_to_start,
     launcher_of,
+    launcher_text,
     need_one_cell,
     need_one_machine,
     refuse_missing_devices,
@@ -85,11 +86,13 @@ def _work(
     devices: int | None,
     num_nodes: int | None,
     launcher: str,
+    ray_address: str | None,
     in_process: bool,
     **options: Any,
 ) -> int:
     from whitebench.muster import Muster
 
+    launcher = launcher_text(launcher, ray_address)
     muster = Muster.read(os.environ)
     if not in_process:
         need_one_machine(launcher, num_nodes or 1, muster.members if muster else 1)
