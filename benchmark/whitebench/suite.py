@@ -217,7 +217,7 @@ def _with_whole_paths(suite: Suite, folder: Path) -> Suite:
     if not any(one.weights for one in suite.contestants):
         return suite
     whole = [
-        dataclasses.replace(one, weights=str((folder / one.weights).absolute())) if one.weights else one
+        dataclasses.replace(one, weights=_whole(one.weights, folder)) if one.weights else one
         for one in suite.contestants
     ]
     return dataclasses.replace(suite, contestants=tuple(whole))
@@ -245,8 +245,15 @@ def _take_paths(content: dict[str, Any], folder: Path, source: str) -> None:
         content["paths"] = whole
 
 
-def _whole(path: object, folder: Path) -> object:
-    return str((folder / Path(path).expanduser()).absolute()) if isinstance(path, str) and path else path
+def _whole(path: Any, folder: Path) -> Any:
+    """Return a path as seen from anywhere; what is none is left for `Suite` to judge."""
+    if not isinstance(path, str) or not path:
+        return path
+    seen = folder / Path(path).expanduser()
+    try:
+        return str(seen.absolute())
+    except FileNotFoundError:  # the working folder was deleted: that is said where the file is wanted
+        return str(seen)
 
 
 def _is_name(text: str) -> bool:
