@@ -24,7 +24,17 @@ from whitebench_ray.parcel import Heard, Parcel, left_in, unpack
 PREFIX = f"whitebench-ray-{os.getuid()}-"
 """How the folders in which fits work begin, in a node's folder for temporary files."""
 
+BREAKPOINT = "PYTHONBREAKPOINT"
+"""The variable in which Ray names a debugger of its own, which waits for somebody to attach it."""
+
 Told = TypeVar("Told")
+
+
+def put_back_breakpoint(name: str | None) -> None:
+    """Let `breakpoint()` be what it was."""
+    os.environ.pop(BREAKPOINT, None)
+    if name is not None:
+        os.environ[BREAKPOINT] = name
 
 
 class Berth:
@@ -33,6 +43,7 @@ class Berth:
     def __init__(self, threads: int, node: str, gpus: Sequence[str] | None) -> None:
         # A fit would import the worker's own script, and Ray with it, before it begins.
         vars(sys.modules["__main__"]).pop("__file__", None)
+        put_back_breakpoint(None)
         self._node, self._gpus = node, None if gpus is None else tuple(gpus)
         self._folder, self._held = _own_folder()
         self._launcher = Launcher(threads=threads)

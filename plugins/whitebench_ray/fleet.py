@@ -25,9 +25,15 @@ from ray.exceptions import ActorDiedError, AuthenticationError, GetTimeoutError,
 
 from whitebench import WhitebenchError, __version__
 from whitebench.launching import Answer, Failure, FailureKind, FitPlan, LaunchOptions, Lost, Message, Outcome
-from whitebench_ray.berth import Berth
+from whitebench_ray.berth import BREAKPOINT, Berth, put_back_breakpoint
 from whitebench_ray.likeness import installation
 from whitebench_ray.parcel import Heard, lay, pack
+
+# Ray puts a psutil of its own before everybody's.
+_OWN_PSUTIL = str(Path(ray.__file__).parent / "thirdparty_files")
+if _OWN_PSUTIL in sys.path:
+    sys.path.remove(_OWN_PSUTIL)
+    sys.path.append(_OWN_PSUTIL)
 
 HEAR = 1.0
 """Seconds after which a node says that its fit has said nothing."""
@@ -68,6 +74,7 @@ def connect(address: str) -> bool:
     _see_that_it_answers(place)
     # What Ray has to say of nodes it prints over the conductor's screen, whatever one asks of its logging.
     cast("Any", ray_worker).print_to_stdstream = _into_the_log
+    stops = os.environ.get(BREAKPOINT)
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
     with _overheard() as words:
         try:
@@ -80,6 +87,8 @@ def connect(address: str) -> bool:
             if isinstance(error, AuthenticationError) or b"InvalidAuthToken" in words():
                 raise WhitebenchError(f"--launcher ray: {place or 'this machine'}: {NO_TOKEN}") from error
             raise _no_cluster(place, error) from error
+        finally:
+            put_back_breakpoint(stops)
     return True
 
 

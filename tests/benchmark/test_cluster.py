@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,8 @@ def test_a_node_that_dies_takes_no_cell_along_and_none_is_done_twice(
     spec = catalog.launcher("ray").spec
     fleet: Any = spec.build(spec.config(address=cluster.address), LaunchOptions(threads=1))
     assert fleet.places == 2
+    assert "PYTHONBREAKPOINT" not in os.environ  # Ray's own debugger waits for somebody to attach it
+    assert not sys.path[0].startswith(str(Path(sys.modules["ray"].__file__ or "").parent))  # nor is its psutil ours
     told: list[Event] = []
 
     def tell(event: Event) -> None:

@@ -163,4 +163,4 @@ def test_versions_are_of_distributions_without_their_build_tag() -> None:
 
 def test_who_provides_a_package_is_what_pythons_own_slower_way_says() -> None:
     expected = {package: set(names) for package, names in packages_distributions().items()}
-    assert {package: {one.name for one in found} for package, found in _providers().items()} == expected
+    assert {package: {one.name for one in found} for package, found in _providers.__wrapped__().items()} == expected
