@@ -17,6 +17,8 @@ import pytest
 
 from whitebench import cli
 
+# Read when torch is imported: where workers of pytest share few cores, threads wait for each other six times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 gc.set_threshold(*cli.COLLECTED)  # thousands of tests are no garbage either
 
 # A shell makes what it starts in the background deaf to Ctrl-C, nohup to a closed terminal, and all that this starts
