@@ -328,7 +328,7 @@ class Store:
 
     def runs_of(self, cell: CellName, overrides: str) -> list[StoredCell]:
         """Return every run of one cell under exactly these overrides, oldest first."""
-        same = {Tag.CONTESTANT: cell.contestant, Tag.TASK: queryable(cell.task), Tag.SEED: str(cell.seed)}
+        same = {Tag.TASK: queryable(cell.task), Tag.SEED: str(cell.seed), Tag.CONTESTANT: cell.contestant}
         return self._cells(cell.suite, {Tag.OVERRIDES: queryable(overrides), **same})
 
     def result(self, stored: StoredCell) -> Result:
@@ -481,7 +481,7 @@ class Store:
 
     def _supersede(self, run_id: str) -> None:
         tags = self.tracking.run(run_id).tags
-        same = (Tag.CONTESTANT, Tag.TASK, Tag.SEED, Tag.OVERRIDES)
+        same = (Tag.OVERRIDES, Tag.TASK, Tag.SEED, Tag.CONTESTANT)
         for other in self.tracking.runs(tags[Tag.SUITE], {name: tags[name] for name in same}):
             if other.run_id == run_id or other.tags.get(Tag.STATE) == "superseded":
                 continue

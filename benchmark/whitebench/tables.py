@@ -17,6 +17,9 @@ from whitebench.database import open_engine
 PIECE = 500
 """Runs whose tags are read at once: some milliseconds."""
 
+FEW = PIECE
+"""Runs that are looked at one by one."""
+
 Mark: TypeAlias = tuple[bool | int | str | None, ...]
 """What tells that a run has changed: whether it is open, when it ended, whether it is deleted, and some tags."""
 
@@ -74,13 +77,12 @@ class Tables:
         """Return the runs that carry all of these tags, the latest first.
 
         Args:
-            where: values of tags by name.
+            where: values of tags by name, the most telling one last.
             experiment: the name of the one to look in; None for all.
             is_open: only those that MLflow has as RUNNING.
             with_deleted: also those that were deleted in MLflow.
         """
         query = sql.select(_runs).order_by(_runs.c.start_time.desc(), _runs.c.run_uuid)
-        query = query.where(*_carrying(where))
         if experiment is not None:
             same = (_experiments.c.experiment_id == _runs.c.experiment_id, _experiments.c.name == experiment)
             query = query.where(sql.exists().where(*same))
@@ -89,8 +91,10 @@ class Tables:
         if not with_deleted:
             query = query.where(_runs.c.lifecycle_stage == "active")
         with self._engine.connect() as database:
+            few = self._few(database, where)
+            query = query.where(*_carrying(where)) if few is None else query.where(_runs.c.run_uuid.in_(few))
             found = self._with_tags(database, query)
-            # A database may take capitals for small letters.
+            # Of a few not each carries all of them; and a database may take capitals for small letters.
             return [run for run in found if all(run.tags.get(name) == where[name] for name in where)]
 
     def of(self, run_ids: Sequence[str]) -> list[TrackedRun]:
@@ -129,6 +133,18 @@ class Tables:
         with self._engine.connect() as database:
             rows = self._rows(database, query.where(_metrics.c.run_uuid == run_id, _metrics.c.key == name))
         return [tuple(row) for row in rows]
+
+    def _few(self, database: sql.Connection, where: Mapping[str, str]) -> list[str] | None:
+        """Return the runs that carry the last tag, if they are few: MLflow's tables have no index by values.
+
+        A database then looks through that tag's values once, where it would ask each run for each of them.
+        """
+        if not where:
+            return None
+        name, value = list(where.items())[-1]
+        query = sql.select(_tags.c.run_uuid).where(_tags.c.key == name, _tags.c.value == value).limit(FEW + 1)
+        found = [run_id for (run_id,) in self._rows(database, query)]
+        return found if len(found) <= FEW else None
 
     def _with_tags(self, database: sql.Connection, query: sql.Select[Any]) -> Iterator[TrackedRun]:
         for piece in _pieces(self._rows(database, query)):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from whitebench import tables
 from whitebench.identity import CellName
 from whitebench.result import Chosen
 from whitebench.store import Store
@@ -67,7 +68,11 @@ def assert_tables_agree(store: Store, suite: str) -> None:
     assert store.tracking.open_runs_anywhere(study) == by_search.open_runs_anywhere(study) != []
 
 
-def test_the_tables_say_of_runs_what_mlflows_own_search_says(tmp_path: Path, new_store: NewStore) -> None:
+@pytest.mark.parametrize("few", [0, 1, tables.FEW])
+def test_the_tables_say_of_runs_what_mlflows_own_search_says(
+    tmp_path: Path, new_store: NewStore, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(tables, "FEW", few)
     store = new_store(tmp_path)
     make_runs(store, "rows")
     assert_tables_agree(store, "rows")
