@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -64,6 +65,7 @@ learning_rate = {{ value = 4e-3 }}
 
 def main() -> None:
     """Measure and print; a number says how many cells instead of 200: 10,000 take their time."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # its conductors go with it, as at Ctrl-C
     cells = int(sys.argv[1]) if len(sys.argv) > 1 else CELLS
     if cells < SEEDS or cells % SEEDS:
         sys.exit(f"{cells} cells make no grid of {SEEDS} seeds: give a multiple of {SEEDS}")
@@ -96,11 +98,14 @@ def measure(kind: str, uri: str, cells: int, *, conductors: int, aim: float) -> 
     context = multiprocessing.get_context("spawn")
     together, told = context.Barrier(conductors), context.Queue()
     processes = [context.Process(target=_conduct, args=(uri, suite, together, told)) for _ in range(conductors)]
-    for process in processes:
-        process.start()
-    spans = [told.get() for _ in processes]
-    for process in processes:
-        process.join()
+    try:
+        for process in processes:
+            process.start()
+        spans = [told.get() for _ in processes]
+    finally:
+        for process in processes:
+            process.kill()  # one that has told what it did has nothing left to do
+            process.join()
     wall = max(ended for _, ended, _, _ in spans) - min(began for began, _, _, _ in spans)
     cpu = sum(used for _, _, used, _ in spans)
     finished = sum(count for *_, count in spans)
