@@ -161,11 +161,16 @@ def _log_to(file: Path) -> None:
 
 
 def _say_where_on_the_way_out(log: int) -> None:
-    """Let every signal that can be caught write to the log where the fit is, then end it."""
+    """Let every signal that can be caught write to the log where the fit is, then end it.
+
+    Asked from outside, the main thread alone says where it is: the others go on meanwhile, and their frames may be
+    freed while they are read. With one busy thread every second dump of all of them died of that, before it came to
+    the main thread, which stands last.
+    """
     faulthandler.enable(file=log)
     for number in (DUMP, *OUTSIDE):
         signal.signal(number, signal.SIG_DFL)
-        faulthandler.register(number, file=log, chain=True)
+        faulthandler.register(number, file=log, all_threads=False, chain=True)
     # What a fit forks (a pool's workers) shall end at `terminate()` without a word.
     os.register_at_fork(after_in_child=lambda: [signal.signal(number, signal.SIG_DFL) for number in OUTSIDE])
 

@@ -91,7 +91,7 @@ def test_a_fit_that_is_told_to_prune_says_that_it_was(launcher: Launcher, make_p
 
 
 CULPRIT = '''
-import ctypes, os, re, signal, subprocess, sys, time
+import ctypes, os, re, signal, subprocess, sys, threading, time
 from dataclasses import dataclass
 import torch
 from torch import nn
@@ -152,6 +152,11 @@ def misbehave(how):
             print("all work and no play" * 50)
     if how == "hang":
         time.sleep(600)
+    if how == "busy":  # and its other threads call and return all the time
+        sys.setswitchinterval(1e-5)
+        for _ in range(4):
+            threading.Thread(target=dive, daemon=True).start()
+        time.sleep(600)
     if how == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
     if how == "grab":  # a regular expression gone wild holds the interpreter's lock
@@ -160,6 +165,14 @@ def misbehave(how):
         raise Mute
     if how == "half":
         raise RuntimeError("half a character: \\ud800")
+
+
+def dive():
+    def deeper(depth):
+        return depth and deeper(depth - 1)
+
+    while True:
+        deeper(400)
 
 
 class Mute(Exception):
@@ -231,6 +244,8 @@ FAULTS: list[tuple[str, str, str, str, dict[str, float]]] = [
     ("nan", "nan", "the loss is nan in epoch 1, step 2 (last finite loss: ", "in training_step", {}),
     ("flood", "output", "printed more than the 1 MiB of limits.log_mib", "in misbehave", {"log_mib": 1.0}),
     ("hang", "timeout", "took longer than the 0.05 minutes of limits.fit_minutes", "in misbehave",
+     {"fit_minutes": 0.05}),
+    ("busy", "timeout", "took longer than the 0.05 minutes of limits.fit_minutes", "in misbehave",
      {"fit_minutes": 0.05}),
     ("hang", "stalled", "gave no sign of life for the 0.05 minutes of limits.stall_minutes", "in misbehave",
      {"stall_minutes": 0.05}),
