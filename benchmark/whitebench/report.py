@@ -102,7 +102,7 @@ def reasons(ledger: Ledger) -> list[str]:
 
 def estimate_table(cost: Estimate) -> Table:
     """Return what each contestant's fits take on each task."""
-    columns = ("contestant/task", "trials", "cells", "a fit", "device-hours", "memory of a fit")
+    columns = ("contestant/task", "trials", "cells", "a fit", "device-hours", "memory")
     rows = [
         (f"{share.contestant}/{share.task}", str(share.trials), str(share.cells), *_costs(share))
         for share in cost.shares
