@@ -157,7 +157,8 @@ def add_up_gradients(weights: Sequence[nn.Parameter]) -> None:
     """Give every process the sum of all processes' gradients; a weight that none has a gradient of keeps none."""
     if size() == 1:
         return
-    for kind in {(weight.dtype, weight.device) for weight in weights}:
+    # In the order of the weights, which all processes share: that of a set is each process's own.
+    for kind in dict.fromkeys((weight.dtype, weight.device) for weight in weights):
         _add_up([weight for weight in weights if (weight.dtype, weight.device) == kind])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import subprocess
 import time
@@ -280,6 +281,17 @@ def test_the_chosen_epoch_s_weights_are_those_that_all_processes_test(launcher: 
     assert found.reported_epoch == expected.reported_epoch
     assert by_name(found.scores)["accuracy"].value == by_name(expected.scores)["accuracy"].value
     torch.testing.assert_close(load_file(two.folder / WEIGHTS), load_file(one.folder / WEIGHTS), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kinds", list(itertools.permutations([torch.float64, torch.bfloat16, torch.float32])))
+def test_gradients_of_several_types_are_added_up_in_an_order_that_all_processes_share(
+    kinds: Sequence[torch.dtype], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met: list[torch.dtype] = []
+    monkeypatch.setattr(group, "size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda total: met.append(total.dtype))
+    group.add_up_gradients([torch.nn.Parameter(torch.zeros(2, dtype=kind)) for kind in kinds])
+    assert met == list(kinds)
 
 
 @pytest.mark.parametrize(
