@@ -245,6 +245,18 @@ def _take_paths(content: dict[str, Any], folder: Path, source: str) -> None:
         content["paths"] = whole
 
 
+def _forget_paths(content: dict[str, Any], name: str) -> None:
+    """Take out of a suite's file where the data of tasks called `name` lie: something else was typed."""
+    paths, tasks = content["paths"], content.get("tasks")
+    for task in [one for one in paths if _is_name(one) and parse_name(one)[0] == name]:
+        del paths[task]
+    if isinstance(tasks, list):
+        content["tasks"] = [
+            without_path(task)[0] if isinstance(task, str) and _is_name(task) and parse_name(task)[0] == name else task
+            for task in tasks
+        ]
+
+
 def _whole(path: Any, folder: Path) -> Any:
     """Return a path as seen from anywhere; what is none is left for `Suite` to judge."""
     if not isinstance(path, str) or not path:
@@ -338,8 +350,10 @@ def _apply(content: dict[str, Any], override: str) -> None:
     if not isinstance(table, dict):
         raise SuiteError(f"{said}: {plain(key, 80)} does not name a key of a table")
     try:
-        table[last] = parse_value(value)
+        meant = parse_value(value)
     except ValueError as error:
         raise SuiteError(f"{said}: {error}: write a shorter value") from error
-    if path == ["paths"]:  # as typed: seen from the working folder, not from the suite's file
-        table[last] = _whole(table[last], Path())
+    if path == ["paths"]:
+        _forget_paths(content, last)
+        meant = _whole(meant, Path())  # as typed: seen from the working folder, not from the suite's file
+    table[last] = meant

@@ -103,6 +103,19 @@ def test_paths_are_given_in_a_table_too_by_the_task_s_text_or_its_name_and_on_th
     assert typed.path_of("imagefolder[size=8]") == str(file.parent.parent / "mine")
 
 
+def test_a_path_that_is_typed_counts_for_every_task_of_its_name_whatever_the_file_says(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = '[paths]\n"imagefolder[size=16]" = "large"\nparquet = "birds"\n\n[budget]'
+    tasks = 'tasks = ["imagefolder[size=8,path=small]", "imagefolder[size=16]", "parquet"]'
+    file.write_text(GOOD.replace('tasks = ["digits"]', tasks).replace("[budget]", table), encoding="utf-8")
+    monkeypatch.chdir(file.parent.parent)
+    suite = load_suite(str(file), ["paths.imagefolder=mine"])
+    assert suite.tasks == ("imagefolder[size=8]", "imagefolder[size=16]", "parquet")
+    assert {suite.path_of(task) for task in suite.tasks[:2]} == {str(file.parent.parent / "mine")}
+    assert suite.path_of("parquet") == str(file.parent / "birds")
+
+
 EPOCHS, RATE = "epochs = 2", "{ value = 3e-3, low = 1e-3, high = 1e-2, log = true }"
 
 REFUSED = [
