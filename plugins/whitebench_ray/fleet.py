@@ -47,6 +47,9 @@ GLANCE = 0.5
 ANSWER = 10.0
 """Seconds that a cluster may take to answer."""
 
+AS_WITHOUT_RAY = {"worker_niceness": 0}
+"""Ray gives what it runs the priority 15, which waits for nearly everything else on the machine."""
+
 MOST_WORDS = 1_000_000
 """Bytes of what Ray prints while one connects that are looked at."""
 
@@ -82,7 +85,13 @@ def connect(address: str) -> bool:
                 ray.init(address=place, **quiet)
             else:
                 _keep_to_loopback()
-                ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    _node_ip_address="127.0.0.1",
+                    _system_config=AS_WITHOUT_RAY,
+                    **quiet,
+                )
         except (RayError, ConnectionError, RuntimeError, ValueError) as error:
             if isinstance(error, AuthenticationError) or b"InvalidAuthToken" in words():
                 raise WhitebenchError(f"--launcher ray: {place or 'this machine'}: {NO_TOKEN}") from error

@@ -14,6 +14,7 @@ from tests.benchmark.test_launch import outcome_of
 from tests.conftest import Type
 from whitebench.catalog import Catalog, load_catalog
 from whitebench.cli import cli
+from whitebench.commands.launchers import launcher_text
 from whitebench.errors import PluginError, WhitebenchError
 from whitebench.events import CellFailed, CellFinished, EpochEnded, FitLost
 from whitebench.fit import FitPlan, Fitted, Lost
@@ -117,6 +118,14 @@ def test_a_launcher_that_cannot_be_is_refused_before_anything_starts(
     with pytest.raises(WhitebenchError, match=message):
         cli.main(command, standalone_mode=False)
     assert not (tmp_path / "whitebench.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("launcher", "text"),
+    [("ray", "ray[address=h:1]"), ("ray[]", "ray[address=h:1]"), ("ray[gpus=0.5]", "ray[gpus=0.5,address=h:1]")],
+)
+def test_ray_s_address_joins_its_other_options(launcher: str, text: str) -> None:
+    assert launcher_text(launcher, "h:1") == text
 
 
 def test_a_crew_that_shares_each_fit_has_no_other_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

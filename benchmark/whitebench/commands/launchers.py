@@ -23,7 +23,8 @@ def launcher_text(launcher: str, ray_address: str | None) -> str:
     if launcher == "ray":
         return f"ray[address={ray_address}]"
     if launcher.startswith("ray["):
-        return f"{launcher.removesuffix(']')},address={ray_address}]"
+        options = launcher.removeprefix("ray[").removesuffix("]")
+        return f"ray[{options},address={ray_address}]" if options.strip() else f"ray[address={ray_address}]"
     raise WhitebenchError(f"--ray-address is for --launcher ray, and this is --launcher {plain(launcher, 100)}")
 
 
