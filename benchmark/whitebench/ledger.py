@@ -230,7 +230,7 @@ def ledger_of(
         store_uri=uri,
         published=published_of(suite, catalog),
         matched={(one.name.contestant, one.name.task): one.contestant.model for one in planned
-                 if one.contestant not in suite.everyone},
+                 if one.contestant not in suite.everyone and not one.identity.unknown},
         failures={one.run_id: one.cell for one in stored if one.state == "failed"},
         noise_floor=noise_floor(archive.calibrations(suite.name, canonical_overrides(overrides))) if archive else {},
     )  # fmt: skip

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from whitebench.errors import SuiteError, TaskDataError, WhitebenchError
 from whitebench.names import configure, configured_task, parse_name, with_preset
 from whitebench.quotation import told
+from whitebench.specs import PRESET
 from whitebench.wording import plain
 
 if TYPE_CHECKING:
     from torch import nn
 
     from whitebench.catalog import Catalog
-    from whitebench.specs import Shape
+    from whitebench.specs import ModelSpec, Shape
     from whitebench.suite import Contestant, Match, Suite
 
 WIDEST = 65_536
@@ -31,8 +32,8 @@ WIDEST = 65_536
 def match_width(suite: Suite, contestant: Contestant, task: str, catalog: Catalog) -> Contestant:
     """Return the contestant with the width among its options that gives it the parameters which the suite asks for.
 
-    As it is where the suite asks for none, where it is scored as it stands, where the task solves itself, and where the
-    data alone would say how many classes there are, and are not known on this machine.
+    As it is where the suite asks for none, where it is scored as it stands, and where the task solves itself; with some
+    width where the data alone would say how many classes there are, and are not known on this machine.
 
     Raises:
         SuiteError: its model has no width, its width is given already, or none comes near enough; says what to do.
@@ -48,12 +49,16 @@ def match_width(suite: Suite, contestant: Contestant, task: str, catalog: Catalo
     given = with_preset(f"model {contestant.model}", model.presets, options)
     width, step = model.width
     if width in given:
-        raise SuiteError(f"{who}: its {width} is given, and match sets it: leave {width} out of {contestant.model}")
+        preset, advice = "", f"leave {width} out of {contestant.model}"
+        if width not in options:
+            preset = f" by preset={options[PRESET]}"
+            advice = "give the preset's other options in its place, or put it in a suite without match"
+        raise SuiteError(f"{who}: its {width} is given{preset}, and match sets it: {advice}")
     config = configured_task(task, spec.config, suite.path_of(task))
     try:
         shape, classes = spec.shape_of(config), spec.classes_of(config)
     except TaskDataError:
-        return contestant
+        return _with(contestant, _even_width(model, given))
 
     def parameters(steps: int, stride: int) -> int:
         chosen = {**given, width: steps * stride}
@@ -61,7 +66,7 @@ def match_width(suite: Suite, contestant: Contestant, task: str, catalog: Catalo
         return _parameters(model.build, model.config, options, shape, classes)
 
     try:
-        stride = int(getattr(configure(f"model {contestant.model}", model.config, _one_step(model.width, given)), step))
+        stride = int(getattr(configured_for_match(contestant.model, model), step))
         steps = _nearest(partial(parameters, stride=stride), suite.match.parameters, WIDEST // stride)
         found = parameters(steps, stride)
     except WhitebenchError as error:
@@ -70,14 +75,33 @@ def match_width(suite: Suite, contestant: Contestant, task: str, catalog: Catalo
         raise SuiteError(f"{who}: building it to count its parameters raised {told(error)}") from error
     if abs(found / suite.match.parameters - 1) > suite.match.tolerance:
         raise SuiteError(f"{who}: {_too_far(suite.match, found, f'{width}={steps * stride}', stride)}")
-    text = ",".join(f"{key}={value}" for key, value in {**options, width: str(steps * stride)}.items())
-    return dataclasses.replace(contestant, model=f"{name}[{text}]")
+    return _with(contestant, {width: steps * stride})
 
 
-def _one_step(names: Sequence[str], given: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the options with a width that their heads split evenly: the default one they may not."""
-    width, step = names
-    return {**given, width: given[step]} if step in given else given
+def _with(contestant: Contestant, changes: Mapping[str, object]) -> Contestant:
+    name, options = parse_name(contestant.model)
+    text = ",".join(f"{key}={value}" for key, value in {**options, **changes}.items())
+    return dataclasses.replace(contestant, model=f"{name}[{text}]") if changes else contestant
+
+
+def configured_for_match(text: str, model: ModelSpec) -> Any:
+    """Return the config that `text` asks for, at a width that its heads split evenly where it names none.
+
+    Raises:
+        OptionError: as `configured`.
+    """
+    who = f"model {plain(text, 100)}"
+    given = with_preset(who, model.presets, parse_name(text)[1])
+    return configure(who, model.config, {**given, **_even_width(model, given)})
+
+
+def _even_width(model: ModelSpec, given: Mapping[str, object]) -> dict[str, object]:
+    """Return the default width, or the next that the heads split evenly; nothing where one or no heads are given."""
+    width, step = model.width or ("", "")
+    heads = str(given.get(step, ""))
+    if width in given or not heads.isdecimal() or int(heads) == 0:
+        return {}
+    return {width: math.ceil(getattr(model.config(), width) / int(heads)) * int(heads)}
 
 
 def _nearest(parameters: Callable[[int], int], wanted: float, most: int) -> int:

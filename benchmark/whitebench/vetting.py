@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from whitebench.catalog import Catalog
 from whitebench.errors import SuiteError, WhitebenchError
+from whitebench.matching import configured_for_match
 from whitebench.names import configured, configured_task, parse_name
 from whitebench.needs import why_no_rank
 from whitebench.specs import HEAD, ModelSpec, TaskSpec
@@ -34,7 +35,10 @@ def vet(suite: Suite, catalog: Catalog) -> None:
     for one in suite.everyone:
         with _at(suite, f"contestant {plain(one.label, 60)}"):
             model = catalog.model(parse_name(one.model)[0]).spec
-            configured("model", one.model, model.config, model.presets)
+            if suite.match is None or one.epochs == 0:
+                configured("model", one.model, model.config, model.presets)
+            else:
+                configured_for_match(one.model, model)
             _vet_kind(one, model, tasks[0], is_solved=is_solved)
             objective = catalog.objective(parse_name(one.objective)[0]).spec
             configured("objective", one.objective, objective.config)

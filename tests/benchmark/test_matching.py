@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from whitebench.budget import Budget
 from whitebench.catalog import Catalog, load_catalog
 from whitebench.cost import count_parameters
 from whitebench.errors import SuiteError
-from whitebench.ledger import plan_cells
+from whitebench.ledger import ledger_of, plan_cells
 from whitebench.matching import match_width
 from whitebench.names import configured
 from whitebench.recipe import Recipe, Tuned
@@ -74,6 +75,27 @@ def test_a_width_that_is_written_down_is_the_same_cell(catalog: Catalog) -> None
     assert plan_cells(written, catalog)[0].identity.digest == matched.identity.digest
 
 
+@pytest.mark.parametrize("heads", [3, 6])
+def test_heads_need_not_split_the_width_that_a_model_has_by_default(heads: int, catalog: Catalog) -> None:
+    [cell] = plan_cells(suite(Contestant(model=f"vit[depth=2,heads={heads}]"), parameters=3e5), catalog)
+    dim = configured("model", cell.contestant.model, catalog.model("vit").spec.config).dim
+    assert dim % heads == 0
+    assert abs(parameters_of(cell.contestant.model, catalog) / 3e5 - 1) < 0.05
+
+
+def test_data_that_are_not_here_yet_wait_for_their_width_whatever_the_heads(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    whole = dataclasses.replace(
+        suite(Contestant(model="vit[depth=2,heads=3]"), task="imagefolder[size=8]"),
+        paths={"imagefolder[size=8]": str(tmp_path / "pets")},
+    )
+    planned = plan_cells(whole, catalog)
+    assert "pets" in planned[0].identity.unknown
+    assert ledger_of(whole, catalog, None, planned=planned).matched == {}
+
+
 def test_each_task_has_a_width_of_its_own(catalog: Catalog) -> None:
     """Twice as many classes and more patches take parameters."""
     few, many = (match_width(suite(CRATE, task=task), CRATE, task, catalog).model for task in ("digits", "glyphs"))
@@ -87,7 +109,8 @@ def test_who_is_scored_as_it_stands_is_left_alone(catalog: Catalog) -> None:
 
 @pytest.mark.parametrize(("model", "changes", "message"), [
     ("vit[dim=64]", {}, r"its dim is given, and match sets it: leave dim out of vit\[dim=64\]"),
-    ("vit[preset=deit-tiny]", {}, "its dim is given, and match sets it"),
+    ("vit[preset=deit-tiny]", {}, "its dim is given by preset=deit-tiny, and match sets it: give the preset's other "
+     "options in its place"),
     ("timm", {}, "model timm has no width to scale: leave it out"),
     ("vit[depth=2,heads=32]", {"tolerance": 0.01},
      r"the nearest width, dim=\d+ in steps of 32, has [\d,]+ parameters, [+-][\d.]+% of the 100,000 wanted, and 1.0% "
