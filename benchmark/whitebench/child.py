@@ -87,6 +87,7 @@ def run_question(
         signal.signal(number, signal.SIG_DFL)  # the server is deaf to them
     _hold(lifeline, plan)
     _silence()
+    _choose_device(plan)
     try:
         answer = question(plan)
     except BaseException as error:  # whatever a stranger's model does, it is a Failure

@@ -111,7 +111,7 @@ def estimate(
         of_pair.setdefault((cell.name.contestant, cell.name.task), []).append(cell)
     with tempfile.TemporaryDirectory(prefix="whitebench-estimate-") as folder:
         plans = [
-            plan_of(suite, own[0], plugins, folder=Path(folder) / str(number))
+            replace(plan_of(suite, own[0], plugins, folder=Path(folder) / str(number)), parallel=parallel)
             for number, own in enumerate(of_pair.values())
         ]
         for plan in plans:

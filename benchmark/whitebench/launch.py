@@ -215,6 +215,7 @@ class _Asked:
     """A question about a plan, in a process of its own."""
 
     def __init__(self, context: Any, question: Callable[[FitPlan], object], plan: FitPlan, seconds: float) -> None:
+        self.plan = plan
         self._channel, theirs = context.Pipe()
         lifeline, self._lifeline = context.Pipe(duplex=False)
         self._process = context.Process(target=run_question, args=(question, plan, theirs, lifeline), name=plan.name)
@@ -300,14 +301,15 @@ class Launcher:
     ) -> list[Told | Failure | None]:
         """Ask `question` about each of `plans`, in a process of its own each; return its answers, or what it raised.
 
-        None where its process died or took longer than `seconds`.
+        None where its process died or took longer than `seconds`. It sees the GPUs that a fit of its plan would.
         """
         answers: dict[int, Told | Failure | None] = {}
         asked: dict[int, _Asked] = {}
         try:
             while len(answers) < len(plans):
                 for number in range(len(answers) + len(asked), min(len(plans), len(answers) + at_a_time)):
-                    asked[number] = _Asked(self._context, question, plans[number], seconds)
+                    plan = self._pinned(plans[number], [one.plan for one in asked.values()])
+                    asked[number] = _Asked(self._context, question, plan, seconds)
                 connection.wait([sign for one in asked.values() for sign in one.signs], timeout=1.0)
                 for number in [number for number, one in asked.items() if one.is_over]:
                     answers[number] = asked.pop(number).answer()
@@ -316,14 +318,15 @@ class Launcher:
                 one.answer()
         return [answers[number] for number in range(len(plans))]
 
-    def _pinned(self, plan: FitPlan) -> FitPlan:
+    def _pinned(self, plan: FitPlan, beside: Sequence[FitPlan] = ()) -> FitPlan:
         if plan.parallel == 1 or plan.is_on_cpu or plan.gpus is not None:
             return plan
         if self._gpus is None:
             self._gpus = visible_gpus()
         if len(self._gpus) < 2:
             return plan
-        taken = [fit.plan.gpus for fit in self._fits if fit.plan.gpus and not fit.is_over]
+        beside = [*beside, *(fit.plan for fit in self._fits if not fit.is_over)]
+        taken = [one.gpus for one in beside if one.gpus]
         return dataclasses.replace(plan, gpus=least_used(self._gpus, taken, plan.devices))
 
     def close(self) -> None:

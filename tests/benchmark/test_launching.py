@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,6 +214,19 @@ def test_several_fits_on_several_gpus_see_one_each_and_one_alone_sees_them_all(
     seen = [(tmp_path / str(number)).read_text(encoding="utf-8") for number in range(4)]
     assert seen[:3] == ["3", "5", "3"]
     assert alone.plan.gpus is None
+
+
+def see(plan: FitPlan) -> str:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+
+
+def test_questions_asked_at_a_time_see_the_gpus_that_their_fits_would(
+    launcher: Launcher, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "_gpus", ["3", "5"])
+    beside = [make_plan(parallel=2, folder=f"fit-{number}") for number in range(2)]
+    assert launcher.ask(see, beside, seconds=60.0, at_a_time=2) == ["3", "5"]
+    assert launcher.ask(see, [make_plan(is_on_cpu=True)], seconds=60.0) == [""]
 
 
 def lose(monkeypatch: pytest.MonkeyPatch, *victims: str, times: int) -> None:
