@@ -31,6 +31,7 @@ import torch
 from whitebench import Samples, Split, Stream, TaskDataError, beat
 from whitebench_tasks.cache import cache_folder
 from whitebench_tasks.images.decoding import decode
+from whitebench_tasks.images.folder import walk
 from whitebench_tasks.images.source import CHUNK, Part, absence, load
 from whitebench_tasks.images.splitting import Rows, count_shared, split_rows
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from whitebench_tasks.images.options import ImageOptions
 
-_RULES = "whitebench-images-1"
+_RULES = "whitebench-images-2"
 """Raised whenever the same files would give other samples."""
 
 DECODED_BYTES = 4 * 2**30
@@ -172,12 +173,9 @@ def _stamp_of(path: str, _moment: int) -> str:
     """
     root, digest = Path(path).resolve(), hashlib.sha256()
     digest.update(os.fsencode(root))
-    for folder, below, names in os.walk(root, followlinks=True):
-        below.sort()
-        for name in sorted(names):
-            file = Path(folder, name)
-            facts = file.stat()
-            digest.update(os.fsencode(f"{file.relative_to(root)}:{facts.st_size}:{facts.st_mtime_ns}\n"))
+    for name, stamp in walk(root) if root.is_dir() else ():
+        size, changed = (-1, -1) if isinstance(stamp, OSError) else stamp
+        digest.update(os.fsencode(f"{name}:{size}:{changed}\n"))
     if root.is_file():
         digest.update(f"{root.stat().st_size}:{root.stat().st_mtime_ns}".encode())
     return digest.hexdigest()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whitebench import TaskDataError
+from whitebench_tasks.images.folder import pictures_by_split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -148,19 +149,44 @@ def _is_folder(options: ImageOptions) -> bool:
 
 
 def _from_disk(library: Any, options: ImageOptions) -> Mapping[str, Any]:
-    path = Path(options.path)
-    kind = "imagefolder" if _is_folder(options) else "parquet"
-    what = "pictures, a folder for each class" if kind == "imagefolder" else "parquet files"
     if lacking := absence(options):
         raise TaskDataError(f"{options.task}: {lacking}")
     library.disable_progress_bars()
+    path = Path(options.path)
+    if _is_folder(options):
+        return _loaded(
+            library, options, "imagefolder", data_files=_files(options), drop_labels=False, drop_metadata=True
+        )
     where: dict[str, Any] = {"data_files": str(path)} if path.is_file() else {"data_dir": str(path)}
-    more = {"drop_labels": False} if kind == "imagefolder" else {}
+    return _loaded(library, options, "parquet", **where)
+
+
+def _files(options: ImageOptions) -> Mapping[str, Any]:
+    """Return the files of each split, as datasets holds those that it found: it neither guesses nor expands names."""
+    root = Path(options.path).resolve()
+    if not root.is_dir():
+        raise TaskDataError(
+            f"{options.task}: {options.path} is a file: give a folder of pictures, a folder for each class; archives "
+            "are not read"
+        )
+    listed = importlib.import_module("datasets.data_files").DataFilesList
+    endings = importlib.import_module("datasets.packaged_modules.imagefolder.imagefolder").ImageFolder.EXTENSIONS
+    files = {}
+    for split, stamps in pictures_by_split(options.task, root, frozenset(endings)).items():
+        paths = [str(root / name) for name in stamps]
+        if chained := next((path for path in paths if "::" in path), ""):
+            raise TaskDataError(f"{options.task}: {chained}: datasets reads no path with :: in it: rename what has it")
+        files[split] = listed(paths, list(stamps.values()))
+    return files
+
+
+def _loaded(library: Any, options: ImageOptions, kind: str, **where: Any) -> Mapping[str, Any]:
+    what = "pictures, a folder for each class" if kind == "imagefolder" else "parquet files"
     try:
-        tables: Mapping[str, Any] = library.load_dataset(kind, **where, **more)
+        tables: Mapping[str, Any] = library.load_dataset(kind, **where)
     except Exception as error:  # whatever the library and those below it raise
         raise TaskDataError(
-            f"{options.task}: datasets finds no {what} at {path} ({type(error).__name__}: {_line(error)})"
+            f"{options.task}: datasets finds no {what} at {options.path} ({type(error).__name__}: {_line(error)})"
         ) from error
     return tables
 
