@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,4 +58,20 @@ def write_parquet(
             for name, pixels in pictures
         ]
         pd.DataFrame(rows).to_parquet(root / f"{split}-00000-of-00001.parquet")
+    return root
+
+
+def write_labels(root: Path, splits: Mapping[str, Sequence[object]], *, image: str = "image") -> Path:
+    """Write a parquet file for each split, with a picture of its own for each label."""
+    pictures = {split: [png(pixels) for _, pixels in drawn(len(labels), seed=len(split), classes=["any"])]
+                for split, labels in splits.items()}  # fmt: skip
+    return write_columns(root, {split: {image: pictures[split], "label": splits[split]} for split in splits})
+
+
+def write_columns(root: Path, splits: Mapping[str, Mapping[str, Sequence[object]]]) -> Path:
+    """Write a parquet file for each split, of any columns."""
+    arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    root.mkdir(parents=True, exist_ok=True)
+    for split, columns in splits.items():
+        parquet.write_table(arrow.table(dict(columns)), root / f"{split}.parquet")
     return root

@@ -18,6 +18,7 @@ import numpy as np
 
 from whitebench import TaskDataError
 from whitebench_tasks.images.folder import pictures_by_split
+from whitebench_tasks.images.labels import classes_of, is_unlabelled, numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -86,15 +87,15 @@ def load(options: ImageOptions) -> tuple[Mapping[str, Part], Sequence[str]]:
                 raise TaskDataError(
                     f"{options.task}: its {name} split has no column {column!r} (columns: {columns}): {what}"
                 )
-    tables = {name: table for name, table in tables.items() if not _is_unlabelled(table, label)}
-    classes = _classes(options, tables, label)
+    tables = {name: table for name, table in tables.items() if not is_unlabelled(table, label)}
+    classes = classes_of(options, tables, label)
     root = Path(options.path).resolve() if options.path else None
     return {
         name: Part(
             table=_encoded(library, table, image),
             name=name,
             root=root,
-            labels=_labels(options, name, table[label], classes),
+            labels=numbers_of(options, name, table[label], classes),
         )
         for name, table in tables.items()
     }, classes
@@ -223,42 +224,3 @@ def _without_retries() -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     return (str(error).strip() or "no message").splitlines()[0][:200]
-
-
-def _is_unlabelled(table: Any, label: str) -> bool:
-    """Return whether the labels are kept back, as those of ImageNet's test split are: all are -1 or none."""
-    kept_back = set(table.unique(label)) if len(table) else {None}
-    return kept_back <= {-1, None}
-
-
-def _classes(options: ImageOptions, tables: Mapping[str, Any], label: str) -> list[str]:
-    """Return the names of the classes, in the order of their labels."""
-    fixed = options.origin.classes
-    named: list[list[str]] = [getattr(table.features[label], "names", None) or [] for table in tables.values()]
-    if named and all(named):
-        classes = named[0]
-    else:
-        found = {value for table in tables.values() for value in table.unique(label)}
-        is_numbers = all(isinstance(value, int) for value in found)
-        count = max([value + 1 for value in found] + [fixed]) if is_numbers else 0
-        classes = [str(one) for one in range(count)] if is_numbers else sorted(map(str, found))
-    if fixed and len(classes) != fixed:
-        raise TaskDataError(f"{options.task}: it has {fixed} classes, and there are {len(classes)}: is this the set?")
-    if len(classes) < 2:
-        raise TaskDataError(
-            f"{options.task}: {'all pictures are of one class' if classes else 'there are no classes'}: to be told "
-            "apart they need two or more, each in a folder or under a label of its own"
-        )
-    return classes
-
-
-def _labels(options: ImageOptions, name: str, values: Any, classes: Sequence[str]) -> NDArray[np.int64]:
-    label_of = {text: number for number, text in enumerate(classes)}
-    numbers = [value if isinstance(value, int) else label_of.get(str(value), -1) for value in values]
-    strange = [row for row, number in enumerate(numbers) if not 0 <= number < len(classes)]
-    if strange:
-        raise TaskDataError(
-            f"{options.task}: row {strange[0]} of its {name} split has the label {values[strange[0]]!r}; labels are 0 "
-            f"to {len(classes) - 1}, or names of the {len(classes)} classes"
-        )
-    return np.array(numbers, dtype=np.int64)
