@@ -5,13 +5,14 @@ labels. Larger sets stay as they are and are decoded whenever they are read; the
 picture's file, in order, and of the labels. Neither depends on where the files lie or what they are packed in.
 
 What is kept is found by the options and a stamp of the source: every file's name, size and time of change, or the hub's
-repository and commit. So a set that changes is read anew.
+repository and commit. So a set that changes is read anew, as is one of whose kept files one is gone or cut short.
 
 N pictures of a split, C channels, S size.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -51,6 +52,7 @@ SHARED = "test pictures that stand in train or validation too"
 """A fact of the training split: how many there are."""
 
 _FACTS = "facts.json"
+_LOCK = ".lock"
 _STAMP_SECONDS = 10.0
 """How long a look at the files of a set is believed: a plan asks several times."""
 
@@ -118,11 +120,11 @@ def find(options: ImageOptions) -> Prepared:
     """Return the set as it was read on this machine.
 
     Raises:
-        TaskDataError: it was not, or has changed since.
+        TaskDataError: it was not, or not wholly, or has changed since.
     """
     try:
         folder = _folder(options)
-        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        facts = _facts_of(folder)
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: there is no home
         lacking = absence(options) or "run reads them"
         raise TaskDataError(
@@ -145,11 +147,44 @@ def prepare(options: ImageOptions) -> Prepared:
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name[:8]}."))
     try:
         _read_into(draft, options)
-        with suppress(OSError):  # another process was faster, with the same
-            draft.rename(folder)
+        _put(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return find(options)
+
+
+def _facts_of(folder: Path) -> Mapping[str, Any]:
+    """Return what is known of a set in its folder, whose files are looked at and not read.
+
+    Raises:
+        OSError: a file is not there.
+        ValueError: the facts cannot be read, or a file has another size than was written.
+    """
+    facts: Any = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    files = facts.get("files") if isinstance(facts, dict) else None
+    if not isinstance(files, dict):
+        raise ValueError(f"{folder / _FACTS} holds no facts")
+    for name, size in files.items():
+        if (folder / name).stat().st_size != size:
+            raise ValueError(f"{folder / name} is not of {size} bytes")
+    return dict(facts)
+
+
+def _put(draft: Path, folder: Path) -> None:
+    """Give a folder its place, unless another process was faster with the same; what is damaged there gives way.
+
+    Only one process at a time looks and moves, so that a whole one, which others may read, is never moved away.
+    """
+    with (folder.parent / _LOCK).open("w") as lock:
+        with suppress(OSError):  # a file system without locks: then two that repair the same at once may collide
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError, ValueError):
+            _facts_of(folder)
+            return
+        with suppress(FileNotFoundError):
+            folder.rename(draft.with_name(f"{draft.name}.damaged"))
+        draft.rename(folder)
+    shutil.rmtree(draft.with_name(f"{draft.name}.damaged"), ignore_errors=True)
 
 
 def _folder(options: ImageOptions) -> Path:
@@ -210,6 +245,7 @@ def _read_into(folder: Path, options: ImageOptions) -> None:
         facts["sha256"][split] = fingerprint.hexdigest()
     for name in parts:
         _whole(folder, name).unlink(missing_ok=True)
+    facts["files"] = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
     (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
