@@ -46,19 +46,21 @@ class Part:
         """Yield the bytes of each file, and what people call it.
 
         Raises:
-            TaskDataError: a file is gone.
+            TaskDataError: a file is gone, or a row has none.
         """
         for row, found in zip(rows, self.table[list(rows)]["image"], strict=True):
-            content, path = found["bytes"], found["path"]
             name = f"{self.name} split, row {row}"
+            content, path = (found["bytes"], found["path"]) if found else (None, None)
             if path:
                 file = Path(path)
                 is_below = self.root is not None and file.is_relative_to(self.root)
                 name = str(file.relative_to(self.root)) if is_below and self.root else f"{file.name} ({name})"
+            if content is None and path is None:
+                raise TaskDataError(f"{name}: holds neither a picture's bytes nor a path: fill the row, or take it out")
             if content is None:
                 try:
-                    content = Path(path).read_bytes()
-                except (OSError, TypeError) as error:
+                    content = Path(str(path)).read_bytes()
+                except OSError as error:
                     raise TaskDataError(f"{name}: cannot be read ({error}): put the file back") from error
             yield content, name
 
@@ -80,19 +82,13 @@ def load(options: ImageOptions) -> tuple[Mapping[str, Part], Sequence[str]]:
     if options.path and _is_folder(options):
         image, label = "image", "label"
     for name, table in tables.items():
-        for column, option in ((image, "image"), (label, "label")):
-            if column not in table.column_names:
-                what = "is this the set?" if options.origin.repository else f"say which by {option}=NAME"
-                columns = ", ".join(table.column_names)
-                raise TaskDataError(
-                    f"{options.task}: its {name} split has no column {column!r} (columns: {columns}): {what}"
-                )
+        _check_columns(library, options, name, table, (image, label))
     tables = {name: table for name, table in tables.items() if not is_unlabelled(table, label)}
     classes = classes_of(options, tables, label)
     root = Path(options.path).resolve() if options.path else None
     return {
         name: Part(
-            table=_encoded(library, table, image),
+            table=_encoded(library, options, name, table, image),
             name=name,
             root=root,
             labels=numbers_of(options, name, table[label], classes),
@@ -101,11 +97,37 @@ def load(options: ImageOptions) -> tuple[Mapping[str, Part], Sequence[str]]:
     }, classes
 
 
-def _encoded(library: Any, table: Any, image: str) -> Any:
+def _check_columns(library: Any, options: ImageOptions, name: str, table: Any, columns: tuple[str, str]) -> None:
+    for column, option in zip(columns, ("image", "label"), strict=True):
+        if column not in table.column_names:
+            columns_there = ", ".join(table.column_names)
+            raise TaskDataError(
+                f"{options.task}: its {name} split has no column {column!r} (columns: {columns_there}): "
+                f"{_remedy(options, option)}"
+            )
+    _, label = columns
+    if not isinstance(table.features[label], library.Value | library.ClassLabel):
+        raise TaskDataError(
+            f"{options.task}: the column {label!r} of its {name} split holds {table.features[label]}, and a label is a "
+            f"name or a whole number: {_remedy(options, 'label')}"
+        )
+
+
+def _remedy(options: ImageOptions, option: str) -> str:
+    return "is this the set?" if options.origin.repository else f"say which by {option}=NAME"
+
+
+def _encoded(library: Any, options: ImageOptions, name: str, table: Any, image: str) -> Any:
     """Return a table of its pictures alone, as bytes and file names."""
     alone = table.select_columns([image])
     named = alone if image == "image" else alone.rename_column(image, "image")
-    return named.cast_column("image", library.Image(decode=False))
+    try:
+        return named.cast_column("image", library.Image(decode=False))
+    except Exception as error:  # arrow has several kinds, by what it would have to cast
+        raise TaskDataError(
+            f"{options.task}: the column {image!r} of its {name} split holds {table.features[image]}, and a picture is "
+            f"the bytes of its file: {_remedy(options, 'image')}"
+        ) from error
 
 
 def _library(task: str) -> Any:
@@ -185,9 +207,15 @@ def _loaded(library: Any, options: ImageOptions, kind: str, **where: Any) -> Map
     what = "pictures, a folder for each class" if kind == "imagefolder" else "parquet files"
     try:
         tables: Mapping[str, Any] = library.load_dataset(kind, **where)
-    except Exception as error:  # whatever the library and those below it raise
+    except FileNotFoundError as error:
         raise TaskDataError(
             f"{options.task}: datasets finds no {what} at {options.path} ({type(error).__name__}: {_line(error)})"
+        ) from error
+    except Exception as error:  # whatever the library and those below it raise
+        reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise TaskDataError(
+            f"{options.task}: the {what} at {options.path} cannot be read ({type(reason).__name__}: {_line(reason)}): "
+            "mend the file that is meant, or take it out"
         ) from error
     return tables
 
