@@ -125,6 +125,8 @@ def find(options: ImageOptions) -> Prepared:
     try:
         folder = _folder(options)
         facts = _facts_of(folder)
+    except TaskDataError:  # of its folder
+        raise
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: there is no home
         lacking = absence(options) or "run reads them"
         raise TaskDataError(

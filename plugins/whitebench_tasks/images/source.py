@@ -50,16 +50,16 @@ class Part:
         """
         for row, found in zip(rows, self.table[list(rows)]["image"], strict=True):
             name = f"{self.name} split, row {row}"
-            content, path = (found["bytes"], found["path"]) if found else (None, None)
+            content, path = (found["bytes"], found["path"]) if found else (None, "")
             if path:
                 file = Path(path)
                 is_below = self.root is not None and file.is_relative_to(self.root)
                 name = str(file.relative_to(self.root)) if is_below and self.root else f"{file.name} ({name})"
-            if content is None and path is None:
+            if not content and not path:
                 raise TaskDataError(f"{name}: holds neither a picture's bytes nor a path: fill the row, or take it out")
             if content is None:
                 try:
-                    content = Path(str(path)).read_bytes()
+                    content = Path(path).read_bytes()
                 except OSError as error:
                     raise TaskDataError(f"{name}: cannot be read ({error}): put the file back") from error
             yield content, name
