@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from whitebench_tasks.images.options import ImageOptions
 
-MOST_NUMBERS = 10
+MOST_NUMBERS = 1000
 """Of classes, for each that has a picture."""
 
 
@@ -60,7 +60,7 @@ def classes_of(options: ImageOptions, tables: Mapping[str, Any], label: str) -> 
     if isinstance(classes, range) and len(classes) > MOST_NUMBERS * len(found):
         raise TaskDataError(
             f"{options.task}: its labels count up to {classes[-1]}, and {len(found)} of these numbers have pictures: "
-            f"count classes from 0, at most {MOST_NUMBERS} for each that has pictures, or write labels as text"
+            f"count classes from 0, at most {MOST_NUMBERS:,} for each that has pictures, or write labels as text"
         )
     return [str(one) for one in classes]
 
