@@ -10,7 +10,7 @@ import sys
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
 from whitebench.errors import StoreError
 from whitebench.wording import plain
@@ -129,12 +129,25 @@ def exists(uri: str) -> bool:
 def home_of(uri: str) -> Path:
     """Return the folder for what stands beside the store (trials, logs, fits under way, results that wait).
 
-    That of its file; for a store on a server a folder of the user's own, the same wherever a command is given.
+    That of its file; for a store on a server a folder of the user's own, the same wherever a command is given and
+    however the server is spelt.
     """
     file = sqlite_file(uri)
     if file is not None:
         return file.parent
-    return state_folder() / hashlib.sha256(uri.encode()).hexdigest()[:16]
+    as_typed, one = (
+        state_folder() / hashlib.sha256(text.encode()).hexdigest()[:16] for text in (uri, _server_and_place(uri))
+    )
+    return as_typed if as_typed.is_dir() else one  # what an earlier version began is gone on with
+
+
+def _server_and_place(uri: str) -> str:
+    """Return a server's address in one spelling: of host, port, path and schema, whoever asks in whatever way."""
+    parts = urlsplit(uri)
+    scheme = parts.scheme.partition("+")[0]
+    port = parts.port or {"postgresql": 5432, "http": 80, "https": 443}.get(scheme, 0)
+    schema = "".join(f"?{key}={value}" for key, value in parse_qsl(parts.query) if key == "options")
+    return f"{scheme}://{(parts.hostname or '').lower()}:{port}{parts.path.rstrip('/')}{schema}"
 
 
 def files_of(uri: str) -> str | None:

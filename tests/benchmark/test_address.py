@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.benchmark.test_conductor import World, world
 from whitebench import address
-from whitebench.address import files_of, home_of, see_that_it_can_be_written
+from whitebench.address import claims_url, files_of, home_of, see_that_it_can_be_written
 from whitebench.errors import StoreError
 
 __all__ = ["world"]
@@ -25,6 +26,43 @@ def test_they_lie_beside_the_store_unless_it_is_said_otherwise_and_a_server_know
     assert files_of(sqlite) == f"file://{tmp_path}/whitebench-artifacts"
     assert files_of(postgres) == (home_of(postgres) / "whitebench-artifacts").as_uri()
     assert files_of("http://host:5000") is None
+
+
+@pytest.mark.parametrize("spellings", [
+    ("http://h:5000", "http://h:5000/", "http://me:pw@H:5000"),
+    ("https://h", "https://h:443/"),
+    ("postgresql://u@h/d", "postgresql://u:pw@h:5432/d", "postgresql://H/d?sslmode=require", "postgresql+psycopg://h/d"),
+])  # fmt: skip
+def test_one_server_has_one_home_however_it_is_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spellings: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert len({home_of(uri) for uri in spellings}) == 1
+    assert len({claims_url(uri) for uri in spellings if uri.startswith("http")}) <= 1
+
+
+def test_other_servers_databases_and_schemas_have_other_homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    schema = "postgresql://h/d?options=-csearch_path%3Da"
+    every = [
+        "http://h:5000",
+        "http://h",
+        "https://h",
+        "postgresql://h/d",
+        "postgresql://h/e",
+        "postgresql://g/d",
+        schema,
+    ]
+    assert len({home_of(uri) for uri in every}) == len(every)
+
+
+def test_what_was_begun_in_the_home_of_one_spelling_is_gone_on_with_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    old = tmp_path / "whitebench" / hashlib.sha256(b"postgresql://u@h/d").hexdigest()[:16]
+    old.mkdir(parents=True)
+    assert home_of("postgresql://u@h/d") == old
 
 
 def test_a_folder_or_an_address_that_mlflow_knows_can_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
