@@ -173,8 +173,9 @@ class Store:
         self.tracking.close_run(run_id, "KILLED", {Tag.STATE: "interrupted"})
 
     def close_orphans(self, suite: str) -> None:
-        """End the runs of a suite that owners who are dead by now left open."""
-        orphans = [run for experiment in (suite, _tuning(suite)) for run in self.tracking.open_runs(experiment)]
+        """End the runs of a suite that owners who are dead by now left open; a stranger's run is not ours to end."""
+        runs = [run for experiment in (suite, _tuning(suite)) for run in self.tracking.open_runs(experiment)]
+        orphans = [run for run in runs if Tag.KIND in run.tags]
         living = self.claims.living() if orphans else {}
         for run in orphans:
             if not _is_held(run.tags.get(Tag.CLAIM, ""), living):

@@ -286,6 +286,14 @@ def test_what_a_dead_conductor_left_open_is_closed_whatever_its_overrides(shared
     assert [one.state for one in shared.cells("dead", "")] == ["interrupted"]
 
 
+def test_a_run_that_somebody_logs_under_a_suite_s_name_is_left_to_them(shared: Store) -> None:
+    open_cell(shared, "stranger")
+    [experiment] = [one for one in client(shared).search_experiments() if one.name == "stranger"]
+    theirs = client(shared).create_run(experiment.experiment_id).info.run_id
+    shared.close_orphans("stranger")
+    assert client(shared).get_run(theirs).info.status == "RUNNING"
+
+
 def test_a_run_whose_owner_died_between_its_last_tag_and_its_end_is_ended_as_what_it_is(
     shared: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
