@@ -47,6 +47,9 @@ Tell = Callable[[Event], None]
 EPOCH_GRACE = 20.0
 """Seconds in which fits may end their epoch, and so leave a checkpoint of it, when the conductor is told to end."""
 
+OWN_STOP = 0.5
+"""Seconds in which a conductor hears that it is to end, too, after a fit was ended: who ends a job ends all of it."""
+
 MOST_LOSSES = 3
 """How often a fit is started again because what it ran on was lost: after that it may be what brings it down."""
 
@@ -96,6 +99,7 @@ class Conductor:
         self.losses: Counter[str] = Counter()
         """How often each fit was lost, by its name."""
         self.roster: Roster | None = None
+        self._interruption = Interruption()
         self.harvest = Harvest(suite, store, self.logbook, self.spool, overrides=self.overrides, tell=tell)
 
     def run(self, ledger: Ledger, selected: Sequence[PlannedCell], *, retry: bool = False) -> Summary:
@@ -107,6 +111,7 @@ class Conductor:
         started = time.monotonic()
         is_interrupted = False
         with Interruption() as interruption:
+            self._interruption = interruption
             try:
                 self.store.claims.keep()
                 self.roster = self._open(ledger, selected, retry=retry)
@@ -294,6 +299,9 @@ class Conductor:
             self.harvest.put_back(work.work, work.run_id)
 
     def _ended(self, fit: AnyFit, outcome: Outcome) -> None:
+        if isinstance(outcome, Failure) and outcome.kind is FailureKind.KILLED:
+            with self._interruption.welcome():
+                time.sleep(OWN_STOP)
         seconds = fit.seconds
         fit.end()
         work = self.fits.pop(fit)
@@ -327,6 +335,9 @@ class Conductor:
                 fit.attend(self._heard_last, lambda: None)
 
     def _heard_last(self, fit: AnyFit, said: Message | Outcome | Lost) -> None:
+        if isinstance(said, Failure | Lost):  # by what ends us too, as like as not: what is its own fault comes again
+            self._drop(fit)
+            return
         self._heard(fit, said)
         if isinstance(said, EpochEnded):  # its checkpoint was written before it was told
             self._drop(fit)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -590,6 +590,38 @@ def test_a_run_told_to_end_by_sigterm_lets_its_fits_end_their_epoch(world: World
     assert 4 <= told[-1] <= len(checkpoint["history"]) < 200
     assert world.store.claims.living() == {}
     assert (world.statuses(), world.states(suite)) == ({"KILLED"}, ["interrupted"])
+
+
+@pytest.mark.parametrize("who_is_first", ["fit", "conductor"])
+def test_a_job_whose_processes_are_all_told_to_end_counts_nothing_as_failed(
+    world: World, write_suite: WriteSuite, tmp_path: Path, new_store: NewStore, who_is_first: str
+) -> None:
+    suite = write_suite("searching", trials=1, seeds=1, epochs=40)
+    world.run(suite)
+    whole = numbers(world.ledger(suite))
+    world.store = new_store(tmp_path / "other")
+    ends: list[threading.Timer] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, FitStarted) and not ends:
+            assert event.pid is not None
+            both = [event.pid, os.getpid()] if who_is_first == "fit" else [os.getpid(), event.pid]
+            ends.append(threading.Timer(0.3, end_all, [both]))
+            ends[0].start()
+
+    def end_all(pids: Sequence[int]) -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):  # the conductor may have been quick
+                os.kill(pid, signal.SIGTERM)
+            time.sleep(0.1)
+
+    world.react = stop
+    assert world.run(suite, parallel=1).is_interrupted
+    ends[0].join()
+    assert not [event for event in world.told if isinstance(event, TrialEnded) and event.state == "failed"]
+    world.react = lambda _: None
+    world.run(suite, parallel=1)
+    assert numbers(world.ledger(suite)) == whole
 
 
 def test_tpe_runs_its_trials_one_after_the_other_and_the_same_after_a_stop(

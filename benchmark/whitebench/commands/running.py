@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -115,7 +116,10 @@ def _work(
     if not crew.is_conductor:
         asked = LaunchOptions(threads=whole.budget.threads, devices=each, accelerator=options["accelerator"])
         refuse_missing_devices(asked, crew, whole)
-        crew.follow(Launcher(threads=whole.budget.threads))
+        follower = Launcher(threads=whole.budget.threads)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # who ends a job tells all: the conductor lets the epoch end, then us
+        crew.follow(follower)
         return 0
     try:
         return _conduct(suite, *with_data(choose, chosen), crew=crew, **given)
