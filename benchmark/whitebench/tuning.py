@@ -87,7 +87,7 @@ class Storage:
     @patient
     def find(self, name: str) -> optuna.Study | None:
         """Return the study called `name`, if there is one."""
-        if self.file is not None and not self.file.exists():
+        if not self._is_there:
             return None
         try:
             return optuna.load_study(study_name=name, storage=self._opened)
@@ -112,6 +112,19 @@ class Storage:
         with suppress(KeyError):  # somebody has, or an earlier try that was not answered
             optuna.delete_study(study_name=name, storage=self._opened)
 
+    @property
+    def _is_there(self) -> bool:
+        """Whether anybody has made the tables."""
+        if self.file is not None:
+            return self.file.exists()
+        if "_opened" in self.__dict__:
+            return True
+        engine = sqlalchemy.create_engine(self.url)
+        try:
+            return sqlalchemy.inspect(engine).has_schema(SCHEMA)
+        finally:
+            engine.dispose()
+
     @cached_property
     def _opened(self) -> optuna.storages.RDBStorage:
         try:
@@ -129,7 +142,8 @@ class Storage:
         try:
             with engine.connect() as database:
                 database.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(turn)))
-                database.execute(sqlalchemy.schema.CreateSchema(SCHEMA, if_not_exists=True))
+                if not sqlalchemy.inspect(database).has_schema(SCHEMA):  # only its maker needs the right to make it
+                    database.execute(sqlalchemy.schema.CreateSchema(SCHEMA))
                 return self._storage({"options": f"-csearch_path={SCHEMA}", **KEEPALIVE})
         finally:
             engine.dispose()  # which disconnects, and so lets the next one in

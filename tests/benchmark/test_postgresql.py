@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import optuna
 import pytest
+import sqlalchemy
 
 from tests.benchmark.test_tables import assert_tables_agree, make_runs
 from tests.conftest import Type, person
@@ -17,7 +20,7 @@ from whitebench.claims import Claims, Owner
 from whitebench.ledger import read_ledger
 from whitebench.store import Store
 from whitebench.tags import Tag
-from whitebench.tuning import Storage
+from whitebench.tuning import SCHEMA, Storage
 
 WriteSuite = Callable[..., Path]
 
@@ -69,6 +72,31 @@ def test_runs_that_begin_at_once_on_an_empty_database_share_the_suite(
     assert len(store.tracking.runs("blobs/tuning", {Tag.KIND: "trial"})) == 3
     assert store.claims.living() == {}
     assert sorted(one.name for one in tmp_path.iterdir()) == ["blobs.toml", "state"]  # nothing in the working folder
+
+
+def test_reading_makes_no_tables_and_who_has_rights_on_them_alone_can_write_trials(server: str) -> None:
+    with closing_engine(server) as engine, engine.connect() as database:
+        database.exec_driver_sql("CREATE DATABASE trials")
+        database.exec_driver_sql("CREATE ROLE guest LOGIN")
+    mine = server.replace("/whitebench", "/trials")
+    assert Storage.of_store(mine).find("nothing") is None
+    with closing_engine(mine) as engine, engine.connect() as database:
+        assert not sqlalchemy.inspect(database).has_schema(SCHEMA)
+        Storage.of_store(mine).delete("nothing")  # which opens them, and so makes them
+        for right in ("USAGE ON SCHEMA", "ALL ON ALL TABLES IN SCHEMA", "ALL ON ALL SEQUENCES IN SCHEMA"):
+            database.exec_driver_sql(f"GRANT {right} {SCHEMA} TO guest")
+    theirs = Storage.of_store(mine.replace("tester@", "guest@"))
+    theirs.add("a-study", "minimize", optuna.create_trial(value=0.5))
+    assert [trial.value for trial in theirs.trials("a-study")] == [0.5]
+
+
+@contextmanager
+def closing_engine(address: str) -> Iterator[sqlalchemy.Engine]:
+    engine = sqlalchemy.create_engine(address, isolation_level="AUTOCOMMIT")
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 RESTARTING = """
