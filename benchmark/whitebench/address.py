@@ -26,6 +26,9 @@ SCHEMES = ("http", "https", "postgresql", "mysql", "mssql")
 
 EXAMPLES = "give a database or server, as in sqlite:///whitebench.db or http://host:5000"
 
+BESIDE = "whitebench-artifacts"
+"""The folder beside a store's file for the files of its runs."""
+
 
 def resolve_uri(uri: str | None, said_by: str = "--store") -> str:
     """Return the store's URI with its path absolute: what `--store` says, or the file in the working folder.
@@ -163,7 +166,7 @@ def files_of(uri: str) -> str | None:
         return None
     said = os.environ.get(ARTIFACTS, "").strip().rstrip("/")
     if not said:
-        return (home_of(uri) / "whitebench-artifacts").as_uri()
+        return (home_of(uri) / BESIDE).as_uri()
     scheme, found, _ = said.partition("://")
     if not found:
         return Path(said).resolve().as_uri()

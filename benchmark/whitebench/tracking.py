@@ -8,12 +8,12 @@ import posixpath
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import quote, unquote, urlparse
 
-from whitebench.address import files_of, sqlite_file, without_password
+from whitebench.address import BESIDE, files_of, sqlite_file, without_password
 from whitebench.database import PATIENCE, check_database, check_place, check_server, make_whole
 from whitebench.errors import StoreError
 from whitebench.outage import patient
@@ -198,8 +198,8 @@ class Tracking:
         """Return a file stored with a run, or None where it is gone; `files` is their address, if it is known."""
         parsed = urlparse(files or self.run(run_id).files)
         if parsed.scheme in ("", "file"):
-            file = Path(unquote(parsed.path)) / name
-            return file.read_bytes() if file.exists() else None
+            places = self._places(Path(unquote(parsed.path)) / name)
+            return next((file.read_bytes() for file in places if file.exists()), None)
         if name not in {file.path for file in self._client.list_artifacts(run_id)}:
             return None
         with tempfile.TemporaryDirectory() as folder:
@@ -217,6 +217,13 @@ class Tracking:
     def delete_run(self, run_id: str) -> None:
         """Take a run off the lists; MLflow keeps it as deleted."""
         self._client.delete_run(run_id)
+
+    def _places(self, file: Path) -> Iterator[Path]:
+        """Yield where a run's file may lie: where it was written, or beside the store, if both were moved since."""
+        yield file
+        if self._file is not None and BESIDE in file.parts:
+            tail = file.parts[file.parts.index(BESIDE) + 1 :]
+            yield self._file.parent.joinpath(BESIDE, *tail)
 
     @property
     def _client(self) -> MlflowClient:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from array import array
@@ -457,6 +458,17 @@ def test_a_result_that_was_lost_is_said_to_be(shared: Store, tmp_path: Path, dam
     (root / "predictions.safetensors").write_bytes(b"half")
     with pytest.raises(LostResultError, match=r"predictions\.safetensors of run .* is damaged"):
         shared.per_sample(stored)
+
+
+def test_a_store_that_was_moved_with_its_files_is_read_where_it_lies(tmp_path: Path, new_store: NewStore) -> None:
+    store = new_store(tmp_path / "here")
+    store.finish_cell(open_cell(store, "moved"), result("moved"), left_by_a_fit(tmp_path / "fit"))
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    shutil.rmtree(tmp_path / "here")
+    there = Store(f"sqlite:///{tmp_path}/there/whitebench.db")
+    [stored] = there.cells("moved", "")
+    assert to_json(there.result(stored)) == to_json(result("moved"))
+    assert there.tracking.read_file(stored.run_id, "fit.log") == b"said\n"
 
 
 def test_a_deleted_experiment_is_refused_with_what_to_do(tmp_path: Path, new_store: NewStore) -> None:
