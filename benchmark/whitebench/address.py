@@ -41,23 +41,36 @@ def resolve_uri(uri: str | None, said_by: str = "--store") -> str:
     if uri.startswith("sqlite:///"):
         return f"sqlite:///{_checked_file(uri, said_by)}"
     refusal = f"{said_by} {plain(without_password(uri), 200)}"
+    # What the library says of a part repeats it, and it may be a piece of a password: it is said here, and not chained.
     try:
         parts = urlsplit(uri)
-        is_nowhere = parts.scheme in ("http", "https") and (not parts.hostname or parts.port == 0)
-    except ValueError as error:  # a port or an IPv6 address that is none
-        raise StoreError(f"{refusal}: {error}: {EXAMPLES}") from error
+    except ValueError:
+        raise StoreError(f"{refusal}: names a host that is none: {EXAMPLES}") from None
     if parts.scheme.partition("+")[0] not in SCHEMES:
         raise StoreError(f"{refusal}: {EXAMPLES}{_near_uri(uri, parts)}")
-    if is_nowhere:
+    if parts.netloc.count("@") > 1 or "@" in parts.path + parts.fragment:
+        raise StoreError(f"{refusal}: in a user's name and password write @ as %40, : as %3A, / as %2F and # as %23")
+    try:
+        port = parts.port
+    except ValueError:
+        raise StoreError(f"{refusal}: {_no_port(parts)}") from None
+    if parts.scheme in ("http", "https") and (not parts.hostname or port == 0):
         raise StoreError(f"{refusal}: names no host: {EXAMPLES}")
     return uri
+
+
+def _no_port(parts: SplitResult) -> str:
+    if "," in parts.netloc.rpartition("@")[2]:
+        several = "?host=HOST1:PORT&host=HOST2:PORT"
+        return f"names several hosts, each with a port, where one can stand: postgresql://USER@/DATABASE{several}"
+    return f"names a port that is none (0-65535): {EXAMPLES}"
 
 
 def _near_uri(uri: str, parts: SplitResult) -> str:
     if parts.scheme == "sqlite":
         return "; three strokes stand before a file's path"
     if not parts.scheme and uri.strip():
-        return f"; did you mean sqlite:///{plain(uri, 200)}?"
+        return f"; did you mean sqlite:///{plain(without_password(uri), 200)}?"
     return ""
 
 
@@ -200,6 +213,21 @@ def claims_url(uri: str) -> str:
     return f"sqlite:///{home_of(uri) / 'claims.db'}" if urlsplit(uri).scheme in ("http", "https") else uri
 
 
-def without_password(uri: str) -> str:
-    """Return the URI as it may be shown: who it lets in, and the password, become `***`."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "***@", uri)
+HIDDEN = "***"
+"""What stands where a password stood."""
+
+_IN_QUERY = re.compile(r"(?<=[?&;])((?:[\w-]*(?:password|passwd|pwd)|odbc_connect)=)[^&\s]+", re.IGNORECASE)
+# After a colon it reaches over strokes: somebody may have written a password that holds some as it is.
+_IN_FRONT = re.compile(r"(?<=://)[^/@\s:]*:\S{0,1000}@")
+_USER = re.compile(r"(?<=://)[^/@\s]*@")
+
+
+def without_password(text: str) -> str:
+    """Return a URI, or a text with URIs in it, as it may be shown: who it lets in, and passwords, become `***`."""
+    text = _IN_QUERY.sub(rf"\1{HIDDEN}", text)
+    return _USER.sub(f"{HIDDEN}@", _IN_FRONT.sub(f"{HIDDEN}@", text))
+
+
+def printed(uri: str) -> str:
+    """Return the URI as it is printed for use: as it is, or `without_password` where it holds one."""
+    return without_password(uri) if _IN_QUERY.search(uri) or _IN_FRONT.search(uri) else uri

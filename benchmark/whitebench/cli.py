@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from whitebench import __version__
+from whitebench.address import without_password
 from whitebench.commands import calibrating, doctor, planning, reading, running, verifying, weights
 from whitebench.commands.running import INTERRUPTED
 from whitebench.errors import WhitebenchError, near_misses
@@ -130,7 +131,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _refuse(f"something could not be written ({told(error)}): free some space, or write elsewhere", error)
     click.echo(
-        f"whitebench: this is a bug in whitebench or a plugin: {told(error)}\n"
+        f"whitebench: this is a bug in whitebench or a plugin: {without_password(told(error))}\n"
         f"Nothing that was stored is lost. Please report it with {_kept(error)}",
         err=True,
     )
@@ -138,7 +139,7 @@ def _report(error: Exception) -> int:
 
 
 def _refuse(message: str, error: Exception) -> int:
-    click.echo(f"whitebench: {message}\nThe traceback is in {_kept(error)}", err=True)
+    click.echo(f"whitebench: {without_password(message)}\nThe traceback is in {_kept(error)}", err=True)
     return MISUSED
 
 

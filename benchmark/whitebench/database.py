@@ -87,7 +87,8 @@ def check_server(uri: str, seconds: float = 5.0) -> None:
     """
     parsed = urlparse(uri)
     scheme = parsed.scheme.partition("+")[0]
-    if not parsed.hostname or scheme in getproxies():  # a socket of this machine; a proxy answers for it
+    # A socket of this machine, or hosts that only the driver knows to take one after another; a proxy answers for it.
+    if not parsed.hostname or "," in parsed.hostname or scheme in getproxies():
         return
     port = parsed.port or PORTS[scheme]
     try:

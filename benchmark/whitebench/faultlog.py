@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from whitebench.address import state_folder
+from whitebench.address import state_folder, without_password
 from whitebench.wording import plain
 
 LOG = "whitebench.log"
@@ -26,9 +25,9 @@ def keep_traceback(error: BaseException, words: Sequence[str]) -> Path | None:
     A folder that cannot be written must not make a crash of a mistake: then it is a file of its own among the
     temporary ones, and None where there is no room even for that.
     """
-    command = plain(" ".join(map(str, words)), 500)
+    command = plain(" ".join(without_password(str(word)) for word in words), 500)  # before its middle is lost
     entry = f"{datetime.now(UTC).isoformat(timespec='seconds')} {command}\n{_text_of(error)}\n"
-    content = _without_passwords(entry).encode("utf-8", errors="backslashreplace")
+    content = without_password(entry).encode("utf-8", errors="backslashreplace")
     try:
         return _append(state_folder() / LOG, content)
     except (OSError, RuntimeError, ValueError):
@@ -59,7 +58,3 @@ def _put_aside(content: bytes) -> Path | None:
     except OSError:
         return None
     return Path(file.name)
-
-
-def _without_passwords(text: str) -> str:
-    return re.sub(r"(?<=://)[^/@\s:]*:[^/@\s]*@", "***@", text)

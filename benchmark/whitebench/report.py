@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from whitebench.address import HIDDEN, printed
 from whitebench.origin import origin_of
 from whitebench.screen import duration
 from whitebench.wording import count
@@ -77,7 +78,7 @@ def status_values(ledger: Ledger) -> dict[str, Any]:
         "suite": ledger.suite.name,
         "version": ledger.suite.version,
         "overrides": list(ledger.overrides),
-        "store": ledger.store_uri,
+        "store": printed(ledger.store_uri),
         "cells": [
             {
                 "cell": str(record.cell),
@@ -188,9 +189,9 @@ def verification_lines(found: Verification) -> list[str]:
 
 
 def options_again(suite: str, *, plugins: Sequence[Path], overrides: Sequence[str], store: str | None) -> str:
-    """Return the words that name the same results in another command."""
+    """Return the words that name the same results in another command; a password is left out of the store's URI."""
     options = [("--plugin", str(path)) for path in plugins] + [("--set", override) for override in overrides]
-    options += [("--store", store)] if store else []
+    options += [("--store", printed(store))] if store else []
     return shlex.join([suite, *(word for option in options for word in option)])
 
 
@@ -219,6 +220,10 @@ def print_end(
     lines.append(f"{', '.join(parts)} in {duration(summary.seconds)}. Log: {log}")
     if not summary.is_interrupted:
         lines.append(f"See: whitebench board {again}")
+    if HIDDEN in again:
+        lines.append(
+            f"{HIDDEN} stands for what lets you in, which is not printed; MLFLOW_TRACKING_URI can hold the whole URI"
+        )
     print_lines(console, lines)
 
 

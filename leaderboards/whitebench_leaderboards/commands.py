@@ -238,8 +238,10 @@ def _how_to_begin(ledger: Ledger, suite: str, store: str | None, plugins: tuple[
     """Say that nothing is finished yet, and the command that changes it."""
     import shlex
 
+    from whitebench.address import printed
+
     words = ["whitebench", "run", suite]
     for option, values in (("--set", ledger.overrides), ("--plugin", map(str, plugins))):
         words += [word for value in values for word in (option, value)]
-    words += ["--store", store] if store else []
+    words += ["--store", printed(store)] if store else []
     return f"\nNothing is finished yet: 0 of {len(ledger.records)} cells. Run: {shlex.join(words)}"

@@ -1,8 +1,9 @@
-"""Where the files of a store go: beside it, or where WHITEBENCH_ARTIFACTS says."""
+"""What a store's URI may say and what of it is shown; where files go: beside it, or where WHITEBENCH_ARTIFACTS says."""
 
 from __future__ import annotations
 
 import hashlib
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,15 @@ import pytest
 
 from tests.benchmark.test_conductor import World, world
 from whitebench import address
-from whitebench.address import claims_url, files_of, home_of, see_that_it_can_be_written
+from whitebench.address import (
+    claims_url,
+    files_of,
+    home_of,
+    printed,
+    resolve_uri,
+    see_that_it_can_be_written,
+    without_password,
+)
 from whitebench.errors import StoreError
 
 __all__ = ["world"]
@@ -92,3 +101,57 @@ def test_what_a_cell_leaves_goes_there_and_is_read_from_there(
     assert not list(tmp_path.glob("whitebench-artifacts/blobs/*"))
     [record] = world.ledger(suite).records
     assert record.result is not None
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://me:p%40ss@host:5432/db", "postgresql://***@host:5432/db"),
+        ("http://token@host:5000", "http://***@host:5000"),
+        ("postgresql://u:a/b@h/d", "postgresql://***@h/d"),
+        ("postgresql://u:a@b@h/d", "postgresql://***@h/d"),
+        ("postgresql://h/d?user=u&password=sekret1", "postgresql://h/d?user=u&password=***"),
+        ("postgresql://h:5432/d?password=a@b&sslmode=require", "postgresql://h:5432/d?password=***&sslmode=require"),
+        ("postgresql://h/d?sslpassword=x&SSLkey=k", "postgresql://h/d?sslpassword=***&SSLkey=k"),
+        ("mysql://u:x@h/d?ssl_passwd=y", "mysql://***@h/d?ssl_passwd=***"),
+        ("mssql://?odbc_connect=DSN%3Dd%3BPWD%3Dx", "mssql://?odbc_connect=***"),
+        ("no answer from http://u:x@h:1 or http://u:y@h:2", "no answer from http://***@h:1 or http://***@h:2"),
+        ("sqlite:////home/a:b/me@work/whitebench.db", "sqlite:////home/a:b/me@work/whitebench.db"),
+        ("s3://bucket/path@1?versions=password", "s3://bucket/path@1?versions=password"),
+    ],
+)
+def test_a_password_is_not_shown_wherever_it_stands_in_a_uri(uri: str, shown: str) -> None:
+    assert without_password(uri) == shown
+
+
+def test_a_uri_that_holds_no_password_is_printed_so_that_it_can_be_used_again() -> None:
+    assert printed("postgresql://me@host:5432/db?sslmode=require") == "postgresql://me@host:5432/db?sslmode=require"
+    assert printed("sqlite:////home/me/whitebench.db") == "sqlite:////home/me/whitebench.db"
+    assert printed("postgresql://me:secret@host/db") == "postgresql://***@host/db"
+    assert printed("postgresql://host/db?user=me&password=secret") == "postgresql://host/db?user=me&password=***"
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("postgresql://t@127.0.0.1:abc/w1", "names a port that is none (0-65535)"),
+        ("mysql://t@127.0.0.1:99999/w1", "names a port that is none (0-65535)"),
+        ("http://host:x", "names a port that is none (0-65535)"),
+        ("postgresql://me@h1:5432,h2:5433/w1", "names several hosts, each with a port, where one can stand"),
+        ("postgresql://u:secr/et@h/d", "in a user's name and password write @ as %40, : as %3A, / as %2F"),
+        ("postgresql://u:12/secret@h/d", "in a user's name and password write @ as %40, : as %3A, / as %2F"),
+        ("postgresql://u:secret#1@h/d", "in a user's name and password write @ as %40"),
+        ("postgresql://u:a@secret@h/d", "in a user's name and password write @ as %40, : as %3A, / as %2F"),
+    ],
+)
+def test_an_address_with_a_part_that_is_none_is_refused_in_a_sentence_without_its_password(uri: str, told: str) -> None:
+    with pytest.raises(StoreError) as refused:
+        resolve_uri(uri)
+    assert f"--store {without_password(uri)}: {told}" in str(refused.value)
+    assert "secr" not in "".join(traceback.format_exception_only(refused.value))
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__ or refused.value.__context__ is None  # nor in a traceback
+
+
+def test_several_hosts_with_one_port_are_left_to_the_driver() -> None:
+    assert resolve_uri("postgresql://me@h1,h2:5433/w1") == "postgresql://me@h1,h2:5433/w1"

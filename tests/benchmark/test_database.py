@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from whitebench.address import resolve_uri
-from whitebench.database import check_place, filesystem_of, make_whole
+from whitebench.database import check_place, check_server, filesystem_of, make_whole
 from whitebench.errors import StoreError
 
 
@@ -95,3 +95,8 @@ def test_a_network_file_system_is_refused_with_the_reason_and_what_to_do(
 def test_the_file_system_of_a_real_place_is_known(tmp_path: Path) -> None:
     assert filesystem_of(Path("/proc/self")) == "proc"
     assert filesystem_of(tmp_path / "not" / "there") not in ("unknown", "proc")
+
+
+def test_several_hosts_are_not_looked_at_for_the_driver_takes_one_after_another() -> None:
+    check_server("postgresql://me@no-such-host.invalid,neither.invalid:5433/db")
+    check_server("postgresql://me@/db?host=no-such-host.invalid:5432&host=neither.invalid:5433")

@@ -47,6 +47,14 @@ def test_a_password_is_left_out(state: Path) -> None:
     assert "http://***@host:5000" in kept
 
 
+def test_a_password_is_left_out_of_a_command_that_is_too_long_to_be_kept_whole(state: Path) -> None:
+    uri = f"postgresql://me:secret{'t' * 600}secret@host/db?sslpassword=secret"
+    keep_traceback(raised("x"), ["whitebench", "--store", uri])
+    kept = (state / "whitebench.log").read_text()
+    assert "whitebench --store postgresql://***@host/db?sslpassword=***" in kept
+    assert "secret" not in kept
+
+
 def test_a_folder_that_cannot_be_written_is_passed_by_and_so_is_a_machine_without_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,20 @@ def test_a_suggested_command_repeats_what_names_the_same_results() -> None:
     assert again == "'my suite.toml' --plugin p.py --set seeds=5 --store sqlite:///x.db"
 
 
+def test_a_suggested_command_leaves_out_the_password_and_says_so() -> None:
+    console = Console(file=io.StringIO(), width=60)
+    summary = Summary(finished=1, failed=0, elsewhere=0, is_interrupted=False, is_cut_short=False, seconds=3.0)
+    again = report.options_again("smoke", plugins=[], overrides=[], store="postgresql://me:p%40ss@host/db")
+    report.print_end(console, summary, again, Path("log"), complaints=[])
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines()[1:] == [
+        "See: whitebench board smoke --store 'postgresql://***@host/db'",
+        "*** stands for what lets you in, which is not printed; MLFLOW_TRACKING_URI can hold the whole URI",
+    ]
+    for uri in ("postgresql://me@host/db", "http://host:5000"):
+        assert report.options_again("smoke", plugins=[], overrides=[], store=uri) == f"smoke --store {uri}"
+
+
 def test_the_end_of_a_run_names_failures_and_metrics_that_raised() -> None:
     console = Console(file=io.StringIO(), width=60)
     summary = Summary(finished=1, failed=2, elsewhere=3, is_interrupted=False, is_cut_short=True, seconds=3.0)

@@ -48,7 +48,7 @@ def calibrate(
     where there is one. The largest difference is the suite's noise floor: smaller ones on its board say nothing.
     Nothing is ranked by what comes out, and no opening of the test split is counted.
     """
-    from whitebench.address import home_of
+    from whitebench.address import home_of, printed
     from whitebench.interruption import Interruption
     from whitebench.launch import Launcher  # its server loads torch while MLflow is imported here
     from whitebench.provenance import usable_cores
@@ -90,10 +90,10 @@ def calibrate(
     run_id = opened.record_calibration(name, canonical_overrides(overrides), found)
     if as_json:
         floors = {"at_equal_settings": found.at_equal_settings, "across_settings": found.across_settings}
-        print_json({**asdict(found), **floors, "run_id": run_id, "store": uri})
+        print_json({**asdict(found), **floors, "run_id": run_id, "store": printed(uri)})
         return 0
     console.print(_floors(found))
-    report.print_lines(console, [f"The noise floor of {loaded.name} is kept as MLflow run {run_id} in {uri}"])
+    report.print_lines(console, [f"The noise floor of {loaded.name} is kept as MLflow run {run_id} in {printed(uri)}"])
     return 0
 
 

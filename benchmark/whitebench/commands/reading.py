@@ -92,6 +92,7 @@ def show(
 ) -> None:
     """Show everything about one CELL: scores, layer profiles, costs, choice, provenance, its MLflow run."""
     from whitebench import report
+    from whitebench.address import printed
     from whitebench.result import to_json
 
     ledger, record = _record_of(cell, plugins, store, overrides)
@@ -106,7 +107,7 @@ def show(
                 "state": record.state,
                 "reason": record.reason,
                 "run_id": record.run_id,
-                "store": ledger.store_uri,
+                "store": printed(ledger.store_uri),
                 "result": stored,
                 "verification": verified,
                 "figures": drawn,
@@ -122,7 +123,7 @@ def show(
     if record.verification is not None:
         report.print_lines(console, report.verification_lines(record.verification))
     if record.run_id:
-        report.print_lines(console, [f"MLflow run {record.run_id} in {ledger.store_uri}"])
+        report.print_lines(console, [f"MLflow run {record.run_id} in {printed(ledger.store_uri)}"])
     if drawn is not None:
         report.print_lines(console, [f"{count(len(drawn), 'file')} drawn into {figures}"])
 

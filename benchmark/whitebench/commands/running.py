@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from whitebench.address import without_password
 from whitebench.commands.launchers import (
     how_to_start,
     launcher_of,
@@ -237,6 +238,13 @@ class _Spoken(logging.Handler):
         self._console.print(record.getMessage(), highlight=False, markup=False, soft_wrap=True)
 
 
+class _Discreet(logging.Formatter):
+    """Leaves out the passwords in what libraries say."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_password(super().format(record))
+
+
 def _deliver(console: Console, store: Store, home: Path) -> None:
     """Store what earlier runs could not."""
     from whitebench import report
@@ -257,8 +265,8 @@ def _log_to(home: Path, suite: str) -> Path:
     path = home / ".whitebench" / "logs" / f"{suite}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     logging.raiseExceptions = False  # a log on a full disk is no reason to fill the screen
-    logging.basicConfig(
-        filename=path, level=logging.INFO, force=True, format="%(asctime)s %(name)s %(levelname)s %(message)s"
-    )
+    handler = logging.FileHandler(path)
+    handler.setFormatter(_Discreet("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, force=True, handlers=[handler])
     logging.captureWarnings(capture=True)
     return path

@@ -54,7 +54,7 @@ def verify(
 
     Exits with 0 when everything agrees, 1 when something differs or could not be verified, 2 on wrong use.
     """
-    from whitebench.address import home_of
+    from whitebench.address import home_of, printed
     from whitebench.interruption import Interruption
     from whitebench.launch import Launcher  # its server loads torch while MLflow is imported here
     from whitebench.provenance import usable_cores
@@ -85,7 +85,7 @@ def verify(
             if not as_json:
                 _print_verdict(console, verdict, is_alone=bool(cell))
     if as_json:
-        print_json({"suite": loaded.name, "store": uri, "cells": [_values(verdict) for verdict in verdicts]})
+        print_json({"suite": loaded.name, "store": printed(uri), "cells": [_values(verdict) for verdict in verdicts]})
     elif not cell:
         _print_end(console, verdicts, unfinished=len(audit.names()) - len(exhibits))
     return 0 if all(one.verification and not one.verification.differences for one in verdicts) else OTHERWISE

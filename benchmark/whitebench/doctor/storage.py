@@ -111,8 +111,10 @@ def _server(uri: str) -> Iterator[Finding]:
     parsed = urlparse(uri)
     scheme = parsed.scheme.partition("+")[0]
     address = (parsed.hostname or "localhost", parsed.port or PORTS[scheme])
+    is_for_the_driver = "," in address[0] or "host=" in parsed.query  # several hosts, or one that is said elsewhere
     try:
-        socket.create_connection(address, timeout=database.SECONDS).close()
+        if not is_for_the_driver:
+            socket.create_connection(address, timeout=database.SECONDS).close()
     except OSError as error:
         detail = f"{without_password(uri)}: nobody answers at {address[0]}:{address[1]} ({error})"
         yield Finding(what="store", state="broken", detail=detail, mend=f"nc -vz {address[0]} {address[1]}")
@@ -132,9 +134,7 @@ def _tracking_server(uri: str) -> Finding:
         with _impatient():
             runs = Tracking(uri, patience=0.0).runs_anywhere({Tag.KIND: "cell"})
     except StoreError as error:
-        return Finding(
-            what="store", state="broken", detail=str(error).replace(uri, without_password(uri)), mend=_ask(uri)
-        )
+        return Finding(what="store", state="broken", detail=without_password(str(error)), mend=_ask(uri))
     suites = len({run.experiment for run in runs})
     contents = f"{_count(suites, 'suite')}, {_count(len(runs), 'cell run')}"
     return Finding(what="store", state="ok", detail=f"{without_password(uri)}: {contents}")
@@ -152,8 +152,8 @@ def _look_inside(what: str, uri: str, vendor: Vendor, whole: str) -> Finding:
                 counts = [_count(number, noun) for noun, number in vendor.count(connection).items()]
                 return Finding(what=what, state="ok", detail=f"{whole}: {', '.join(counts)}")
     except SQLAlchemyError as error:
-        text = " ".join(str(error).split()).partition(" [SQL:")[0].partition(" (Background")[0][:300]
-        detail = f"{whole} cannot be read: {text.replace(uri, without_password(uri))}"
+        text = " ".join(str(error).split()).partition(" [SQL:")[0].partition(" (Background")[0]
+        detail = f"{whole} cannot be read: {without_password(text)[:300]}"
         return Finding(what=what, state="broken", detail=detail, mend=_aside(file) if file else "")
     if age == "empty":
         return Finding(what=what, state="ok", detail=f"{whole}: empty; the first run makes its tables")
