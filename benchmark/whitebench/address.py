@@ -62,7 +62,7 @@ def resolve_uri(uri: str | None, said_by: str = "--store") -> str:
 def _no_port(parts: SplitResult) -> str:
     if "," in parts.netloc.rpartition("@")[2]:
         several = "?host=HOST1:PORT&host=HOST2:PORT"
-        return f"names several hosts, each with a port, where one can stand: postgresql://USER@/DATABASE{several}"
+        return f"names several hosts, each with a port, where one can stand: postgresql:///DATABASE{several}"
     return f"names a port that is none (0-65535): {EXAMPLES}"
 
 

@@ -6,9 +6,10 @@ import errno
 import functools
 import logging
 import re
+import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -23,6 +24,18 @@ LONGEST_PAUSE = 5.0
 
 _log = logging.getLogger(__name__)
 
+_REFUSED = {
+    r"permission denied (for (schema|database|table|sequence|relation|function)|to (create|set))|must be owner of|"
+    r"command denied to user|access denied for user .* to database": "the user in its address lacks rights: make it "
+    "the database's owner (ALTER DATABASE … OWNER TO …), or grant them to it",
+    r'database "(?P<name>[^"]+)" does not exist': "there is no such database: createdb {name}",
+    r"unknown database": "there is no such database: make it there",
+    r'role "(?P<name>[^"]+)" does not exist': "it has no such user: see the user in its address, or createuser {name}",
+    r"no pg_hba.conf entry|pg_hba.conf rejects": "its pg_hba.conf has no line that lets this user in from this machine",
+    r"authentication failed|no password supplied|access denied|is not permitted to log in": "it does not let us in: "
+    "see user and password in its address",
+}
+"""What a server answers for as long as nobody changes something: asked first, for it is said of a connection, too."""
 _BUSY = {
     r"database (table )?is locked": "it is locked by another process",
     r"connection refused|could not connect|connection to server|connection reset|server closed the connection|"
@@ -37,8 +50,6 @@ _LASTING = {
     r"no space left|disk is full|disk quota exceeded|disk full": "the disk is full: free some space",
     r"readonly database|read-only file system|permission denied|unable to open database file": "it cannot be written: "
     "see who owns its file and folder, and whether their file system is mounted read-only",
-    r"authentication failed|access denied|no password supplied": "it does not let us in: see user and password in its "
-    "address",
     r"malformed|not a database|disk i/o error": "its file is damaged or was taken away: try `sqlite3 FILE .recover`, "
     "or use another --store",
 }
@@ -71,16 +82,24 @@ def explain(error: BaseException, place: str) -> StoreError:
     """Return what an exception means for the store at `place`, with what to do."""
     said = without_password(" ".join(str(error).split()).partition(" [SQL:")[0])
     said = re.sub(r"^\(raised as a result of .*?\) ", "", said)[:300]  # SQLAlchemy's advice to its own users
-    words = f"{said} {error.__cause__ or ''}".lower()
-    for pattern, meaning in _BUSY.items():
-        if re.search(pattern, words):
-            return BusyStoreError(f"the store {place} could not be used: {meaning} ({said})")
+    words = f"{said} {error.__cause__ or ''}"
+    if meaning := _meaning(words, _REFUSED):
+        return StoreError(f"the store {place} could not be used: {meaning} ({said})")
+    if meaning := _meaning(words, _BUSY):
+        return BusyStoreError(f"the store {place} could not be used: {meaning} ({said})")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         words += " no space left"
-    for pattern, meaning in _LASTING.items():
-        if re.search(pattern, words):
-            return StoreError(f"the store {place} could not be used: {meaning} ({said})")
+    if meaning := _meaning(words, _LASTING):
+        return StoreError(f"the store {place} could not be used: {meaning} ({said})")
     return StoreError(f"the store {place} could not be used: {said}")
+
+
+def _meaning(words: str, meanings: Mapping[str, str]) -> str:
+    """Return the first meaning whose pattern is found, with the name that it names; nothing where none is."""
+    for pattern, meaning in meanings.items():
+        if found := re.search(pattern, words, re.IGNORECASE):
+            return meaning.format(**{key: shlex.quote(name) for key, name in found.groupdict("").items()})
+    return ""
 
 
 def patient(method: Method) -> Method:

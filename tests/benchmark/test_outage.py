@@ -232,6 +232,46 @@ def test_what_libraries_say_is_put_into_words(said: Exception, meaning: str, is_
     assert isinstance(told, BusyStoreError) is is_busy
 
 
+CONNECTION = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: FATAL:  '
+
+
+@pytest.mark.parametrize(
+    ("said", "meaning"),
+    [
+        (f'{CONNECTION}password authentication failed for user "me"', "it does not let us in: see user and password"),
+        (f"{CONNECTION}fe_sendauth: no password supplied", "it does not let us in: see user and password"),
+        (f'{CONNECTION}database "My bench" does not exist', "there is no such database: createdb 'My bench' ("),
+        (
+            f'{CONNECTION}role "Me" does not exist',
+            "it has no such user: see the user in its address, or createuser Me (",
+        ),
+        (
+            f'{CONNECTION}no pg_hba.conf entry for host "10.0.0.1", user "me", database "b"',
+            "its pg_hba.conf has no line",
+        ),
+    ],
+)
+def test_what_a_server_will_refuse_again_is_said_at_once_and_not_waited_for(said: str, meaning: str) -> None:
+    told = explain(sqlite3.OperationalError(said), "postgresql://***@127.0.0.1/b")
+    assert str(told).startswith(f"the store postgresql://***@127.0.0.1/b could not be used: {meaning}")
+    assert not isinstance(told, BusyStoreError)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "(psycopg.errors.InsufficientPrivilege) permission denied for schema public LINE 2: CREATE TABLE claims (",
+        f'{CONNECTION}permission denied for database "b" DETAIL: User does not have CONNECT privilege.',
+        "must be owner of table runs",
+        "(1142, \"CREATE command denied to user 'me'@'h' for table 't'\")",
+    ],
+)
+def test_a_user_without_rights_on_a_server_is_not_sent_to_look_at_files(said: str) -> None:
+    told = explain(sqlite3.OperationalError(said), "postgresql://***@127.0.0.1/b")
+    assert "could not be used: the user in its address lacks rights: " in str(told)
+    assert not isinstance(told, BusyStoreError)
+
+
 def empty_store(folder: Path, new_store: NewStore, template: Path) -> str:
     """Put an empty store into `folder` without keeping it open here, and return its URI."""
     made = new_store(template)

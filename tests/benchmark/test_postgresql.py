@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import optuna
@@ -17,6 +17,8 @@ from tests.conftest import Type, person
 from tests.postgresql import NoServerError, Server, serving
 from whitebench.address import without_password
 from whitebench.claims import Claims, Owner
+from whitebench.database import open_engine
+from whitebench.errors import BusyStoreError, StoreError
 from whitebench.ledger import read_ledger
 from whitebench.store import Store
 from whitebench.tags import Tag
@@ -152,6 +154,18 @@ def test_its_tables_say_of_runs_what_mlflows_own_search_says(server: str) -> Non
     store = Store(server)
     make_runs(store, "rows")
     assert_tables_agree(store, "rows")
+
+
+def test_a_database_that_is_not_there_and_a_user_without_rights_are_said_and_not_waited_for(server: str) -> None:
+    with pytest.raises(StoreError, match="there is no such database: createdb elsewhere ") as told:
+        Store(server.replace("/whitebench", "/elsewhere"))
+    assert not isinstance(told.value, BusyStoreError)
+    with closing(open_engine(server).raw_connection()) as database:
+        database.cursor().execute("CREATE USER visitor")
+        database.commit()
+    with pytest.raises(StoreError, match="the user in its address lacks rights: make it the database's owner") as told:
+        Claims(server.replace("tester@", "visitor@")).take("cell/a")
+    assert not isinstance(told.value, BusyStoreError)
 
 
 def test_a_claim_is_judged_by_the_databases_clock(server: str) -> None:
