@@ -47,6 +47,8 @@ _BUSY = {
     r"error code (429|502|503|504)|too many (connections|clients)": "it is overloaded",
 }
 _LASTING = {
+    r"must be in the 'active' (lifecycle_stage|state)": "one of its runs was deleted in MLflow meanwhile: the same "
+    "command goes on",
     r"no space left|disk is full|disk quota exceeded|disk full": "the disk is full: free some space",
     r"readonly database|read-only file system|permission denied|unable to open database file": "it cannot be written: "
     "see who owns its file and folder, and whether their file system is mounted read-only",

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from optuna.trial import create_trial
 from sqlalchemy import Engine, event
 
@@ -128,6 +129,14 @@ def test_a_store_that_was_deleted_or_replaced_while_it_was_open_is_written_to_no
         with pytest.raises(StoreError, match=rf"the store's file {file} is gone: it was deleted, moved or replaced"):
             open_cell(store)
         shutil.copy(tmp_path / "copy", file)
+
+
+def test_a_run_that_was_deleted_in_mlflow_while_it_was_open_is_said_to_be(tmp_path: Path, new_store: NewStore) -> None:
+    store = new_store(tmp_path)
+    run_id = open_cell(store)
+    MlflowClient(store.tracking.uri).delete_run(run_id)
+    with pytest.raises(StoreError, match="one of its runs was deleted in MLflow meanwhile: the same command goes on"):
+        store.record_opening(run_id, "1" * 64)
 
 
 def test_a_damaged_database_is_said_to_be(tmp_path: Path, new_store: NewStore) -> None:
