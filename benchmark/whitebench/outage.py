@@ -7,13 +7,14 @@ import functools
 import logging
 import re
 import shlex
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
-from whitebench.address import without_password
+from whitebench.address import sqlite_file, without_password
 from whitebench.errors import BusyStoreError, StoreError
 
 VENDORS = ("mlflow", "optuna", "psycopg", "psycopg2", "requests", "sqlalchemy", "sqlite3", "urllib3")
@@ -21,6 +22,9 @@ VENDORS = ("mlflow", "optuna", "psycopg", "psycopg2", "requests", "sqlalchemy", 
 
 LONGEST_PAUSE = 5.0
 """Seconds between two tries at most."""
+
+LEAST_ROOM = 1_000_000
+"""Bytes that must be free for SQLite to work: the memory that its writers share and some pages of its log."""
 
 _log = logging.getLogger(__name__)
 
@@ -89,11 +93,21 @@ def explain(error: BaseException, place: str) -> StoreError:
         return StoreError(f"the store {place} could not be used: {meaning} ({said})")
     if meaning := _meaning(words, _BUSY):
         return BusyStoreError(f"the store {place} could not be used: {meaning} ({said})")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    is_out_of_room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if is_out_of_room or ("disk i/o error" in words.lower() and _is_full(place)):
         words += " no space left"
     if meaning := _meaning(words, _LASTING):
         return StoreError(f"the store {place} could not be used: {meaning} ({said})")
     return StoreError(f"the store {place} could not be used: {said}")
+
+
+def _is_full(place: str) -> bool:
+    """Return whether the disk of a store's file has no room: SQLite calls that, too, an I/O error."""
+    file = sqlite_file(place)
+    try:
+        return file is not None and shutil.disk_usage(file.parent).free < LEAST_ROOM
+    except OSError:
+        return False
 
 
 def _meaning(words: str, meanings: Mapping[str, str]) -> str:

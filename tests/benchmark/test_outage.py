@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from mlflow import MlflowClient
@@ -147,6 +148,18 @@ def test_a_damaged_database_is_said_to_be(tmp_path: Path, new_store: NewStore) -
         content.write(os.urandom(file.stat().st_size - 4096))
     with pytest.raises(StoreError, match="its file is damaged or was taken away"):
         Store(f"sqlite:///{file}", patience=0.0)
+
+
+class Usage(NamedTuple):
+    free: int
+
+
+def test_a_full_disk_is_not_taken_for_a_damaged_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, place = sqlite3.OperationalError("disk I/O error"), f"sqlite:///{tmp_path}/whitebench.db"
+    assert "could not be used: its file is damaged or was taken away" in str(explain(said, place))
+    monkeypatch.setattr(shutil, "disk_usage", {tmp_path: Usage(free=0)}.get)
+    assert "could not be used: the disk is full: free some space" in str(explain(said, place))
+    assert "could not be used: its file is damaged" in str(explain(said, "postgresql://***@host/db"))
 
 
 def revise(file: Path, revision: str) -> None:
