@@ -26,6 +26,9 @@ SCHEMES = ("http", "https", "postgresql", "mysql", "mssql")
 
 EXAMPLES = "give a database or server, as in sqlite:///whitebench.db or http://host:5000"
 
+PLACING = {"host", "hostaddr", "port", "dbname", "service", "options"}
+"""What in a PostgreSQL URI's query says which server, database or schema is meant."""
+
 BESIDE = "whitebench-artifacts"
 """The folder beside a store's file for the files of its runs."""
 
@@ -158,12 +161,12 @@ def home_of(uri: str) -> Path:
 
 
 def _server_and_place(uri: str) -> str:
-    """Return a server's address in one spelling: of host, port, path and schema, whoever asks in whatever way."""
+    """Return a server's address in one spelling: which host, port, database and schema, and not who asks and how."""
     parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
     port = parts.port or {"postgresql": 5432, "http": 80, "https": 443}.get(scheme, 0)
-    schema = "".join(f"?{key}={value}" for key, value in parse_qsl(parts.query) if key == "options")
-    return f"{scheme}://{(parts.hostname or '').lower()}:{port}{parts.path.rstrip('/')}{schema}"
+    more = "".join(f"?{key}={value}" for key, value in sorted(parse_qsl(parts.query)) if key in PLACING)
+    return f"{scheme}://{(parts.hostname or '').lower()}:{port}{parts.path.rstrip('/')}{more}"
 
 
 def files_of(uri: str) -> str | None:
