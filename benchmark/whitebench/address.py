@@ -21,7 +21,8 @@ ARTIFACTS = "WHITEBENCH_ARTIFACTS"
 DEFAULT_URI = "sqlite:///whitebench.db"
 UNWRITABLE = ("/proc", "/sys")
 """Folders of Linux in which the system's own user is told that it may write, and cannot."""
-SCHEMES = ("http", "https", "postgresql", "mysql", "mssql")
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+"""The servers that a store may lie on, and where each listens if nothing is said."""
 
 
 EXAMPLES = "give a database or server, as in sqlite:///whitebench.db or http://host:5000"
@@ -49,7 +50,7 @@ def resolve_uri(uri: str | None, said_by: str = "--store") -> str:
         parts = urlsplit(uri)
     except ValueError:
         raise StoreError(f"{refusal}: names a host that is none: {EXAMPLES}") from None
-    if parts.scheme.partition("+")[0] not in SCHEMES:
+    if parts.scheme.partition("+")[0] not in PORTS:
         raise StoreError(f"{refusal}: {EXAMPLES}{_near_uri(uri, parts)}")
     if parts.netloc.count("@") > 1 or "@" in parts.path + parts.fragment:
         raise StoreError(f"{refusal}: in a user's name and password write @ as %40, : as %3A, / as %2F and # as %23")
@@ -164,7 +165,7 @@ def _server_and_place(uri: str) -> str:
     """Return a server's address in one spelling: which host, port, database and schema, and not who asks and how."""
     parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
-    port = parts.port or {"postgresql": 5432, "http": 80, "https": 443}.get(scheme, 0)
+    port = parts.port or PORTS[scheme]
     more = "".join(f"?{key}={value}" for key, value in sorted(parse_qsl(parts.query)) if key in PLACING)
     return f"{scheme}://{(parts.hostname or '').lower()}:{port}{parts.path.rstrip('/')}{more}"
 

@@ -15,7 +15,7 @@ from urllib.request import getproxies
 
 import psutil
 
-from whitebench.address import sqlite_file
+from whitebench.address import PORTS, sqlite_file
 from whitebench.errors import BusyStoreError, StoreError
 
 if TYPE_CHECKING:
@@ -75,8 +75,6 @@ def check_place(file: Path) -> None:
 
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Distributions by the module that SQLAlchemy asks for."""
-
-PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "http": 80, "https": 443}
 
 
 def check_server(uri: str, seconds: float = 5.0) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
-from whitebench.address import claims_url, home_of, sqlite_file, without_password
+from whitebench.address import PORTS, claims_url, home_of, sqlite_file, without_password
 from whitebench.claims import Claims
-from whitebench.database import NETWORKED, PORTS, filesystem_of
+from whitebench.database import NETWORKED, filesystem_of
 from whitebench.doctor import database
 from whitebench.doctor.database import Vendor
 from whitebench.doctor.finding import Finding

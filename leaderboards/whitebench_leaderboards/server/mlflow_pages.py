@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from whitebench.address import home_of
+from whitebench.address import BESIDE, home_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -82,7 +82,7 @@ def make_mlflow_pages(load: Callable[[], WSGIApplication]) -> FastAPI:
 def tell_mlflow(uri: str) -> None:
     """Tell MLflow's server, before anything imports it, to stand below `/mlflow`, over the store at `uri`."""
     os.environ["_MLFLOW_SERVER_FILE_STORE"] = uri
-    os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = (home_of(uri) / "whitebench-artifacts").as_uri()
+    os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = (home_of(uri) / BESIDE).as_uri()
     os.environ["_MLFLOW_STATIC_PREFIX"] = PREFIX  # read when its routes are made
     os.environ["MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"] = "true"  # hosts and origins are the guard's business
 
