@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.benchmark.test_launch import wait_until
+from tests.conftest import person
 from whitebench import group
 from whitebench.budget import Budget, Limits
 from whitebench.devices import refuse_idle, refuse_missing
@@ -597,3 +601,32 @@ def test_under_torchrun_the_same_command_joins_its_group_and_outlives_a_fit_that
     assert done.stdout.count("1 of 2 cells done") == 1  # one speaks
     ill, well = sorted(Store(f"sqlite:///{tmp_path}/whitebench.db").cells("grains", ""), key=lambda one: one.state)
     assert (ill.state, well.state) == ("failed", "finished")
+
+
+@pytest.mark.slow
+def test_a_job_s_end_that_tells_every_process_lets_the_shared_fit_end_its_epoch_and_fails_nothing(
+    grains: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "grains.toml").write_text(GRID, encoding="utf-8")
+    whitebench = str(Path(sys.executable).with_name("whitebench"))
+    command = [whitebench, "run", "grains.toml", "--plugin", str(grains), "-m", "well", "--accelerator", "cpu"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    runs = []
+    for rank in ("0", "1"):
+        place = {**meeting, "LOCAL_WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}
+        with (tmp_path / f"said-{rank}").open("w") as said:
+            runs.append(
+                subprocess.Popen(
+                    [*command, "--set", "budget.epochs=2000"], cwd=tmp_path, env=person(place), stdout=said, stderr=said
+                )
+            )
+    wait_until(lambda: "/0: started" in (tmp_path / "said-0").read_text(encoding="utf-8"), 120.0)
+    time.sleep(3.0)
+    for run in runs[::-1]:
+        run.terminate()
+    codes = [run.wait(60.0) for run in runs]
+    assert codes == [130, 0], (tmp_path / "said-0").read_text(encoding="utf-8")
+    [cell] = Store(f"sqlite:///{tmp_path}/whitebench.db").cells("grains", "budget.epochs=2000")
+    assert cell.state == "interrupted"
